@@ -1,0 +1,24 @@
+# On a fresh machine with Python 3.11 or newer: `make train`, `make test`.
+PYTHON ?= python3
+RUN = .venv/bin/python
+
+train: .venv/installed  ## the main job: a head on a frozen trunk
+	$(RUN) train.py --freeze-trunk
+
+test: .venv/tested  ## the whole suite, offline
+	$(RUN) -m pytest
+
+lint: .venv/tested
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/tested: .venv/installed
+	$(RUN) -m pip install --quiet -c constraints.txt -e .[test]
+	touch $@
+
+.PHONY: train test lint

@@ -1,0 +1,1 @@
+"""A GPT-2 small enough to read, and the classifier that stands on its last token."""

@@ -1,0 +1,52 @@
+"""What a user can mend is an InputError: one line, exit status 2, no traceback."""
+
+import argparse
+import contextlib
+import os
+import sys
+
+
+class InputError(ValueError):
+    """Bad input. The message says what is wrong, where, and what to do."""
+
+
+def some(names) -> str:
+    """Return a list for a person: the first three names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are InputErrors, too."""
+
+    def error(self, message):
+        raise InputError(f"{message}; `{self.prog} --help` lists the choices")
+
+
+@contextlib.contextmanager
+def errors_for_people():
+    """End the program as the README promises: status 2 for bad input, 130 when interrupted."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # a text may hold what has no sign there
+    try:
+        yield
+        if sys.stdout:
+            sys.stdout.flush()
+    except InputError as error:
+        message = " ".join(str(error).split())
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in f"{type(error).__name__} {error}".lower():
+            raise  # a bug: its traceback is wanted
+        message = "not enough memory; try a smaller --batch-size with --accumulate, or --max-length"
+    except OSError as error:
+        message = f"{error.filename or 'file'}: {error.strerror or error}"
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written", file=sys.stderr)
+        sys.exit(130)
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,60 @@
+"""What several test files share: a small checkpoint in the official layout, and the shared data."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from minigpt.config import GPT2Config
+from minigpt.model import GPT2, initialize
+from minigpt.tokenizer import END_OF_TEXT, byte_of_character
+from minigpt.weights import save_trunk
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"  # beside the checkout; not part of the project
+
+MERGES = ["Ġ t", "h e", "i n", "Ġt he", "o o", "g oo", "goo d", "Ġ good", "b a", "ba d", "Ġ bad"]
+SMALL = GPT2Config(vocab_size=256 + len(MERGES) + 1, n_positions=64, n_embd=24, n_layer=3, n_head=2)
+
+
+@pytest.fixture
+def shared():
+    """Give the path of a shared data file or folder, or skip the test, saying what is missing."""
+
+    def path(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"the shared data has no {name} on this machine")
+        return SHARED / name
+
+    return path
+
+
+def write_vocabulary(folder: Path) -> None:
+    """Write a vocab.json and merges.txt of 256 bytes, a few merges, and the end of text."""
+    tokens = [*byte_of_character(), *(m.replace(" ", "") for m in MERGES), END_OF_TEXT]
+    table = {token: i for i, token in enumerate(tokens)}
+    Path(folder, "vocab.json").write_text(json.dumps(table), encoding="utf-8")
+    Path(folder, "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *MERGES, ""]), encoding="utf-8"
+    )
+
+
+def random_trunk(seed: int = 0, **sizes) -> GPT2:
+    """Return a small trunk in eval mode whose every tensor is random and of noticeable size."""
+    trunk = initialize(GPT2(dataclasses.replace(SMALL, **sizes)), seed).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in trunk.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return trunk
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """Give a folder in the official layout: a small random trunk with a vocabulary of its own."""
+    folder = tmp_path / "checkpoint"
+    save_trunk(random_trunk(), folder)
+    write_vocabulary(folder)
+    return folder
