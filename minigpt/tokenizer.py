@@ -1,0 +1,79 @@
+"""vocab.json + merges.txt -> a tiktoken Encoding: text in, token ids out."""
+
+import json
+from pathlib import Path
+
+import tiktoken
+
+from minigpt.errors import InputError
+
+END_OF_TEXT = "<|endoftext|>"
+LONGEST = 256  # bytes in a token; GPT-2's longest has 128
+
+# How GPT-2 cuts text into words before the merges (Radford et al. 2019, `encoder.py`), in the
+# wording of tiktoken's `openai_public.py`, which cuts alike and does not backtrack
+WORDS = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+
+
+def byte_of_character() -> dict[str, int]:
+    """Return the 256 printable characters by which both files write bytes (`bytes_to_unicode`)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}
+
+
+def load_tokenizer(folder: Path, vocab_size: int) -> tiktoken.Encoding:
+    """Build the byte-pair encoding of a checkpoint from its own two files.
+
+    Text is encoded with `encode_ordinary`, so that "<|endoftext|>" inside somebody's text is
+    plain text; the special token is `eot_token`. Raises InputError, naming the file, for files
+    that are not a GPT-2 vocabulary, or not one for a model with `vocab_size` rows in `wte`.
+    """
+    vocab_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+    file = vocab_file
+    try:
+        vocab = json.loads(vocab_file.read_text(encoding="utf-8"))
+        file = merges_file
+        merges = merges_file.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename} is missing; a checkpoint brings its own") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read ({error})") from None
+    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
+        raise InputError(f"{vocab_file} is not a table of tokens and their numbers")
+    if END_OF_TEXT not in vocab:
+        raise InputError(f"{vocab_file} has no {END_OF_TEXT}: not a GPT-2 vocabulary")
+
+    if not 0 <= vocab_size - len(vocab) < 128:  # some models round the number of rows up
+        raise InputError(
+            f"{vocab_file} has {len(vocab)} tokens, the model {vocab_size}: not its own"
+        )
+
+    byte_of = byte_of_character()
+    special = {END_OF_TEXT: vocab[END_OF_TEXT]}
+    try:
+        ranks = {
+            bytes(byte_of[c] for c in token): i
+            for token, i in vocab.items()
+            if token not in special
+        }
+    except KeyError as error:
+        raise InputError(f"{vocab_file}: character {error} stands for no byte") from None
+
+    if max(map(len, ranks)) > LONGEST:
+        raise InputError(f"{vocab_file} has a token of more than {LONGEST} bytes")
+
+    # tiktoken merges by the number of the token that comes out, the files by the line of the
+    # merge. The two agree where numbers rise from line to line, as they do in GPT-2's own files.
+    if merges[0].startswith("#version"):
+        del merges[0]
+    pairs = [line.split(" ") for line in merges if line]
+    merged = [vocab.get("".join(pair), -1) for pair in pairs]
+    starts = [vocab.get(c, -1) for c in byte_of]
+    if min(starts) < 0 or any(a >= b for a, b in zip([max(starts), *merged], merged, strict=False)):
+        raise InputError(f"{merges_file} and {vocab_file} do not belong together")
+    if len(ranks) != len(starts) + len(merged) or sorted(vocab.values()) != [*range(len(vocab))]:
+        raise InputError(f"{vocab_file} has tokens that {merges_file} does not make, or gaps")
+    return tiktoken.Encoding(
+        name=str(folder), pat_str=WORDS, mergeable_ranks=ranks, special_tokens=special
+    )
