@@ -1,0 +1,79 @@
+"""Opening a 124M file in the official layout: ours against transformers' `from_pretrained`.
+
+    python benchmarks/opening.py [--times N]
+
+Writes random weights to a temporary folder, then opens them in new processes, ours and theirs by
+turns. Prints seconds after the imports (ours with and without hashing the whole file, which is how
+a checkpoint is verified) and the memory that opening adds, once every weight has been read.
+Needs the test extra: pip install -e .[test]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from minigpt.config import GPT2Config
+from minigpt.model import GPT2, initialize
+from minigpt.weights import save_trunk
+
+START = """
+import resource, sys, time, psutil, torch
+from pathlib import Path
+resident = lambda: psutil.Process().memory_info().rss
+"""
+OPEN = {
+    "ours, verified": """
+from minigpt.weights import describe, load_trunk
+before, start = resident(), time.perf_counter()
+model = load_trunk(describe("x", Path(sys.argv[1])))
+""",
+    "ours, not verified": """
+from minigpt.weights import Checkpoint, load_trunk
+from minigpt.config import GPT2Config
+before, start = resident(), time.perf_counter()
+model = load_trunk(Checkpoint("x", Path(sys.argv[1]), "", GPT2Config()))
+""",
+    "transformers": """
+from transformers import GPT2Model
+from transformers.utils import logging
+logging.disable_progress_bar()
+before, start = resident(), time.perf_counter()
+model = GPT2Model.from_pretrained(sys.argv[1])
+""",
+}
+END = """
+seconds = time.perf_counter() - start
+total = sum(p.detach().double().sum().item() for p in model.parameters())
+print("\\n", seconds, resident() - before)
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--times", type=int, default=5)
+    times = parser.parse_args().times
+    with tempfile.TemporaryDirectory() as folder:
+        save_trunk(initialize(GPT2(GPT2Config())), Path(folder))
+        for name in ("vocab.json", "merges.txt"):
+            Path(folder, name).write_text(json.dumps({}))
+        size = Path(folder, "model.safetensors").stat().st_size
+        found = {name: [] for name in OPEN}
+        for _ in range(times):
+            for name, code in OPEN.items():
+                command = [sys.executable, "-c", START + code + END, folder]
+                out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                found[name].append([float(x) for x in out.split()[-2:]])
+    print(f"a file of {size / 1e6:.0f} MB, medians of {times}")
+    print(f"{'':20}{'seconds':>10}{'ratio':>8}{'memory added, MB':>18}")
+    theirs = statistics.median(seconds for seconds, _ in found["transformers"])
+    for name, rows in found.items():
+        seconds, added = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"{name:20}{seconds:10.3f}{seconds / theirs:8.2f}{added / 1e6:18.0f}")
+
+
+if __name__ == "__main__":
+    main()
