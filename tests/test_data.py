@@ -1,0 +1,266 @@
+"""Files become examples, splits and batches, with nothing lost, repeated or invented."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SMALL, write_vocabulary
+
+from minigpt.batches import Tokens, shuffled_batches, token_batches, tokenize
+from minigpt.data import Example, label_names, load_dataset, read_examples
+from minigpt.errors import InputError
+from minigpt.tokenizer import load_tokenizer
+
+
+def write(folder, files: dict[str, str | bytes]):
+    """Write files into a folder as they are, and return it."""
+    folder.mkdir(exist_ok=True)
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else content.encode()
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def rows(n: int, labels="01", name="text") -> str:
+    """Return n lines of a .tsv file without header, each text its own, the labels in turn."""
+    return "".join(f"{name} {i}\t{labels[i % len(labels)]}\n" for i in range(n))
+
+
+def complaint(load, *args) -> str:
+    """Return what an InputError says, in one line."""
+    with pytest.raises(InputError) as error:
+        load(*args)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- files -> examples
+
+GOOD = {
+    "no header.tsv": ("good\t1\nbad\t0\n", [("good", "1"), ("bad", "0")]),
+    "text first.tsv": ("text\tlabel\ngood\tpos\n", [("good", "pos")]),
+    "label first.tsv": ("label\tsentence\n1\tgood\n", [("good", "1")]),
+    "any case.tsv": ("id\t Content\tLABEL \n7\tgood\t1\n", [("good", "1")]),
+    "no quoting.tsv": ('"so" good\t1\n"bad\t0\n', [('"so" good', "1"), ('"bad', "0")]),
+    "other breaks.tsv": ("a\u2028b\x85c\rd\t1\n\n\t0\n", [("a\u2028b\x85c\rd", "1"), ("", "0")]),
+    "windows.tsv": ("\ufefftext\tlabel\r\ngood\t1\r\nbad\t0\r\n", [("good", "1"), ("bad", "0")]),
+    "no end of line.tsv": ("good\t1\nbad\t0", [("good", "1"), ("bad", "0")]),
+    "quotes.csv": ('text,label\n"a ""b"", c",1\n', [('a "b", c', "1")]),
+    "lines.csv": ('label,text\n1,"a\nb\r\nc"\n\n0,d\n', [("a\nb\r\nc", "1"), ("d", "0")]),
+    "windows.csv": ('\ufeff"text","label"\r\ngood,1\r\n', [("good", "1")]),
+    "no header.csv": ('"good, really",pos\nbad,neg\n', [("good, really", "pos"), ("bad", "neg")]),
+    "ints.jsonl": ('{"text":"\\t","label":1}\n\n{"label":-1,"text":""}', [("\t", "1"), ("", "-1")]),
+    "words.jsonl": ('\ufeff{"sentence":"\u2028é","label":"so so"}\r\n', [("\u2028é", "so so")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_way_to_write_a_file_gives_the_texts_and_labels(name, tmp_path):
+    content, expected = GOOD[name]
+    examples = read_examples(write(tmp_path, {name: content}) / name)
+    assert [(e.text, e.label) for e in examples] == expected
+
+
+BAD = [
+    ("missing.tsv", None, "no such file"),
+    ("notes.txt", "a\t1\n", "ends in .tsv, .csv, .jsonl"),
+    ("empty.tsv", "", "no examples"),
+    ("empty.csv", "\n", "no examples"),
+    ("empty.jsonl", "", "no examples"),
+    ("header.tsv", "text\tlabel\n", "no examples"),
+    ("header.csv", "text,label\n", "no examples"),
+    ("latin.tsv", "a\t1\ncaf\xe9\t1\n".encode("latin-1"), "line 2: not UTF-8"),
+    ("latin.csv", b"\xef\xbb\xbfa,1\n\xe9,1\n", "line 2: not UTF-8"),
+    ("title.csv", "title,label\nA,1\n", "line 2: no text"),
+    ("number.jsonl", '{"text": 5, "label": 1}', "line 1: no text"),
+    ("three.tsv", "a\tb\t1\n", "neither a header with text|sentence|content and label"),
+    ("one.tsv", "a\nb\n", "nor two columns"),
+    ("short.tsv", "a\t1\n\nb\n", "line 3: 1 columns instead of 2"),
+    ("long.csv", 'text,label\n"a\nb",1\nc,1,2\n', "line 4: 3 columns instead of 2"),
+    ("quote.csv", 'text,label\n"a" b,1\n', "line 2: "),
+    ("open.csv", 'text,label\nb,1\n"a,1\n', "line 3: "),
+    ("blank.tsv", "a\t1\nb\t \n", "line 2: the label is ' '"),
+    ("missing.jsonl", '{"text": "a"}\n', "line 1: the label is None"),
+    ("null.jsonl", '{"text": "a", "label": null}', "line 1: the label is None"),
+    ("float.jsonl", '{"text": "a", "label": 0.5}', "line 1: the label is 0.5"),
+    ("bool.jsonl", '{"text": "a", "label": true}', "line 1: the label is True"),
+    ("cut.jsonl", '{"text": "a", "label": 1}\n{"text": "b\n', "line 2: not JSON"),
+    ("list.jsonl", '["a", 1]\n', "line 1: not an object"),
+]
+
+
+@pytest.mark.parametrize("name, content, says", BAD, ids=[name for name, *_ in BAD])
+def test_bad_files_are_refused_by_name_and_line(name, content, says, tmp_path):
+    if content is not None:
+        write(tmp_path, {name: content})
+    message = complaint(read_examples, tmp_path / name)
+    assert str(tmp_path / name) in message and says in message
+
+
+# --- examples -> splits
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("neg", "pos"), ("2", "10"), ("-1", "0", "1"), ("1", "2", "many"), ("--2", "-1")],
+)
+def test_classes_are_in_order_of_number_or_alphabet(labels):
+    examples = [Example("", label) for label in reversed(labels)]
+    assert label_names(examples) == labels
+
+
+def test_a_file_is_split_80_10_10_by_the_seed_alone(tmp_path):
+    write(tmp_path, {"data.tsv": rows(300, labels="aaabbc")})
+    everything = read_examples(tmp_path / "data.tsv")
+    data = load_dataset(str(tmp_path / "data.tsv"), seed=1)
+    assert data.labels == ("a", "b", "c")
+    for part, tenths in ((data.train, 8), (data.dev, 1), (data.test, 1)):  # each label in shares
+        assert sorted(e.label for e in part) == sorted(tenths * ("a" * 15 + "b" * 10 + "c" * 5))
+    texts = [e.text for e in data.train + data.dev + data.test]
+    assert sorted(texts) == sorted(e.text for e in everything)  # none lost, none in two splits
+    assert load_dataset(str(tmp_path / "data.tsv"), seed=1) == data
+    other = load_dataset(str(tmp_path / "data.tsv"), seed=2)
+    assert all(getattr(other, s) != getattr(data, s) for s in ("train", "dev", "test"))
+
+
+def test_a_folder_is_read_as_it_is_and_a_missing_dev_is_a_tenth_of_train(tmp_path):
+    files = {"train.csv": "text,label\n" + rows(40).replace("\t", ","), "test.tsv": rows(6)}
+    without = load_dataset(str(write(tmp_path / "without", files)), seed=0)
+    files["validation.jsonl"] = '{"text": "a", "label": 1}\n'
+    data = load_dataset(str(write(tmp_path / "with", files)), seed=0)
+    train = [e.text for e in data.train]
+    assert train == [f"text {i}" for i in range(40)]
+    assert data.dev == [Example("a", "1")] and data.test == without.test
+    assert sorted(e.label for e in without.dev) == ["0", "0", "1", "1"]
+    assert sorted(e.text for e in without.train + without.dev) == sorted(train)
+
+
+def test_a_column_split_decides(tmp_path):
+    split = {0: "train", 1: "valid", 2: "test"}
+    lines = [f"text {i},{i // 3 % 2},{split[i % 3]},p{i // 2},odd" for i in range(12)]
+    content = "\n".join(["text,label,split,pair,kind", *lines])
+    data = load_dataset(str(write(tmp_path, {"data.csv": content}) / "data.csv"), seed=0)
+    for i, part in enumerate((data.train, data.dev, data.test)):
+        assert [e.text for e in part] == [f"text {j}" for j in range(i, 12, 3)]
+    assert data.train[1] == Example("text 3", "1", pair="p1", kind="odd", split="train")
+
+
+TRAIN, TEST = rows(20, name="a"), rows(4, name="b")
+GOOD_FOLDER = {"train.tsv": TRAIN, "test.tsv": TEST}
+SPLIT = "text\tlabel\tsplit\n" + "a\t1\ttrain\nb\t0\ttrain\nc\t1\ttest\n" * 20
+BAD_DATA = {  # what --data names, the files there, what the message says
+    "nothing": ("data.tsv", {}, "no such file"),
+    "one class": ("data.tsv", {"data.tsv": rows(30, "0")}, "all of train has the label 0"),
+    "too few": ("data.tsv", {"data.tsv": rows(4)}, "more texts are needed"),
+    "label first": ("", GOOD_FOLDER | {"test.tsv": "1\tb\n"}, "test has the label b"),
+    "new label": ("", GOOD_FOLDER | {"dev.tsv": "b\t2\n"}, "dev has the label 2"),
+    "no test": ("", {"train.tsv": TRAIN, "dev.tsv": TEST}, "has no test.tsv"),
+    "no train": ("", {"test.tsv": TEST}, "has no train.tsv"),
+    "two tests": ("", GOOD_FOLDER | {"test.csv": "b,1"}, "test.tsv and test.csv are both"),
+    "two devs": ("", GOOD_FOLDER | {"dev.tsv": TEST, "valid.tsv": TEST}, "valid.tsv are both"),
+    "bad line": ("", GOOD_FOLDER | {"dev.tsv": TEST + "b\n"}, "dev.tsv, line 5"),
+    "odd split": ("data.tsv", {"data.tsv": SPLIT + "d\t1\tfinal\n"}, "split is 'final'"),
+    "no split": ("data.tsv", {"data.tsv": SPLIT.replace("train", "", 1)}, "split is ''"),
+}
+
+
+@pytest.mark.parametrize("name, files, says", BAD_DATA.values(), ids=BAD_DATA)
+def test_data_that_cannot_be_learned_from_is_refused_by_name(name, files, says, tmp_path):
+    path = write(tmp_path, files) / name
+    message = complaint(load_dataset, str(path), 0)
+    assert str(path) in message and says in message
+
+
+# --- examples -> batches
+
+
+def test_texts_are_cut_at_their_end_and_counted(tmp_path):
+    write_vocabulary(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, SMALL.vocab_size)
+    texts = ["the good bad", "zzzzz", "", "zzzz", "zzz"]
+    labels = ("x", "y", "z")
+    examples = [Example(text, label) for text, label in zip(texts, "zyxzy", strict=True)]
+    full = [tokenizer.encode_ordinary(text) for text in texts]
+    assert [len(ids) for ids in full] == [4, 5, 0, 4, 3]
+    end = tokenizer.eot_token
+
+    tokens = tokenize(examples, labels, tokenizer, max_length=4)
+    assert [list(ids) for ids in tokens.ids] == [ids[:4] or [end] for ids in full]
+    assert tokens.truncated == 1 and tokens.lengths.tolist() == [4, 4, 1, 4, 3]
+    assert tokens.labels.tolist() == [2, 1, 0, 2, 1] and len(tokens) == 5
+
+    ended = tokenize(examples, labels, tokenizer, max_length=4, append_end=True)
+    assert [list(ids) for ids in ended.ids] == [[*ids[:3], end] for ids in full]
+    assert ended.truncated == 3
+
+
+def test_a_batch_is_padded_on_the_right():
+    tokens = Tokens([np.arange(1, n + 1) for n in (2, 5, 1, 3)], torch.tensor([0, 1, 2, 3]))
+    (ids, lengths), labels = tokens.batch(np.array([3, 0, 2]))
+    assert lengths.tolist() == [3, 2, 1] and labels.tolist() == [3, 0, 2]
+    assert ids.shape == (3, 3) and ids.dtype == torch.int64
+    for row, n in zip(ids, lengths, strict=True):
+        assert row[:n].tolist() == list(range(1, n + 1))
+
+
+def padding(batches: list[np.ndarray], lengths: np.ndarray) -> float:
+    """Return the share of a data set's positions that are padding."""
+    return 1 - lengths.sum() / sum(len(b) * lengths[b].max() for b in batches)
+
+
+def is_each_row_once(batches: list[np.ndarray], n: int) -> bool:
+    return np.array_equal(np.sort(np.concatenate(batches)), np.arange(n))
+
+
+@pytest.mark.parametrize("n, size", [(1, 4), (64, 32), (100, 32), (3301, 32), (50, 1)])
+def test_shuffled_batches_hold_every_row_once_and_are_full_but_for_one(n, size):
+    lengths = np.random.default_rng(n).integers(1, 60, n)
+    batches = shuffled_batches(lengths, size, seed=0, epoch=3)
+    assert is_each_row_once(batches, n)
+    odd = [len(batch) for batch in batches if len(batch) != size]
+    assert odd == ([n % size] if n % size else [])
+
+
+def test_shuffled_batches_depend_on_seed_and_epoch_alone():
+    lengths = np.random.default_rng(0).integers(1, 60, 500)
+    batches = {}
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        first = shuffled_batches(lengths, 8, seed, epoch)
+        np.random.seed(seed + epoch)  # nobody else's random numbers matter
+        again = shuffled_batches(lengths, 8, seed, epoch)
+        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+        batches[seed, epoch] = {frozenset(batch.tolist()) for batch in first}
+    for a, b in (((0, 0), (0, 1)), ((0, 0), (1, 0))):  # other neighbours, not only another order
+        assert len(batches[a] & batches[b]) < 0.1 * len(batches[a])
+
+
+@pytest.mark.parametrize("limit", [1, 100, 4096])
+def test_token_batches_hold_every_row_once_and_as_many_as_the_limit_allows(limit):
+    lengths = np.random.default_rng(0).integers(1, 300, 2000)
+    batches = token_batches(lengths, limit)
+    assert is_each_row_once(batches, 2000)
+    assert all(len(b) == 1 or len(b) * lengths[b].max() <= limit for b in batches)
+    assert all((len(b) + 1) * lengths[b].max() > limit for b in batches[:-1])
+
+
+def test_little_of_what_is_read_is_padding(shared):
+    examples = read_examples(shared("sst2") / "train.tsv")
+    tokenizer = load_tokenizer(ROOT / "weights" / "tiny", 8192)
+    lengths = tokenize(examples, ("0", "1"), tokenizer, max_length=256).lengths
+    naive = np.array_split(np.random.default_rng(0).permutation(len(lengths)), len(lengths) // 32)
+    assert padding(naive, lengths) > 0.4  # what shuffling alone would cost
+    assert all(padding(shuffled_batches(lengths, 32, 0, e), lengths) < 0.1 for e in range(3))
+    assert padding(token_batches(lengths), lengths) < 0.03
+
+
+def test_a_million_spaces_are_cut_before_they_are_encoded(checkpoint):
+    tokenizer = load_tokenizer(checkpoint, SMALL.vocab_size)
+    tokens = tokenize([Example(" " * 1_000_000 + "x", "a")], ("a",), tokenizer, 10)
+    assert tokens.truncated == 1 and len(tokens.ids[0]) == 10
+
+
+def test_twins_stay_on_the_same_side_of_a_split(tmp_path):
+    rows = "".join(f"{p}\t{label}\t{p} {label}\n" for p in range(100) for label in "ab")
+    (tmp_path / "twins.tsv").write_text("pair\tlabel\ttext\n" + rows, encoding="utf-8")
+    data = load_dataset(str(tmp_path / "twins.tsv"), seed=0)
+    pairs = [{e.pair for e in split} for split in (data.train, data.dev, data.test)]
+    assert [len(p) for p in pairs] == [80, 10, 10] and len(set.union(*pairs)) == 100
