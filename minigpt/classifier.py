@@ -1,0 +1,51 @@
+"""The head: one vector out of a text's hidden states, and a matrix that scores the classes.
+
+Knows nothing of training.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from minigpt.model import GPT2
+
+# B texts, T tokens in the longest, C channels, K classes
+
+
+def pool(hidden, lengths, how="last"):  # (B, T, C), (B,) -> (B, C)
+    """Reduce the hidden states of each text to one vector; padding after `lengths` never counts.
+
+    Under causal attention only the last token has seen the whole text, and only the first token
+    has seen nothing else: `last` is what GPT2ForSequenceClassification does.
+    """
+    if how == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+    if how == "first":
+        return hidden[:, 0]
+    real = torch.arange(hidden.size(1), device=hidden.device) < lengths[:, None]  # (B, T)
+    if how == "mean":
+        return (hidden * real[..., None]).sum(1) / lengths[:, None]
+    if how == "max":
+        return hidden.masked_fill(~real[..., None], -math.inf).amax(1)
+    raise ValueError(f"pooling {how!r} is not one of {POOLINGS}")
+
+
+POOLINGS = ("last", "first", "mean", "max")
+
+
+class Classifier(nn.Module):
+    """A trunk and a head, under the names of transformers' GPT2ForSequenceClassification."""
+
+    def __init__(self, transformer: GPT2, classes: int, pooling: str = "last"):
+        super().__init__()
+        self.transformer = transformer
+        self.score = nn.Linear(transformer.config.n_embd, classes, bias=False)
+        self.pooling = pooling
+        nn.init.normal_(self.score.weight, std=0.02)
+
+    def pooled(self, ids, lengths):  # (B, T), (B,) -> (B, C)
+        return pool(self.transformer(ids), lengths, self.pooling)
+
+    def forward(self, ids, lengths):  # (B, T), (B,) -> (B, K)
+        return self.score(self.pooled(ids, lengths))
