@@ -1,0 +1,51 @@
+"""The figures of a test set, held against scikit-learn and against counting by hand."""
+
+import pytest
+import torch
+
+from minigpt.data import Example
+from minigpt.metrics import confusion_matrix, macro_f1, pairs_in_order, summarize, wilson_interval
+
+
+def test_wilson_interval_is_the_published_one():
+    """Newcombe 1998, table I, method 3."""
+    published = {(81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0.0, 0.1611)}
+    for (right, n), (low, high) in published.items():
+        found = wilson_interval(right, n)
+        assert abs(found[0] - low) < 1e-4 and abs(found[1] - high) < 1e-4
+    assert wilson_interval(29, 29)[1] == 1.0
+
+
+def test_confusion_and_macro_f1_are_those_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    truth, predicted = torch.randint(4, (2, 200))
+    predicted[predicted == 2] = 3  # one class is never predicted
+    confusion = confusion_matrix(predicted, truth, 4)
+    assert confusion.tolist() == metrics.confusion_matrix(truth, predicted).tolist()
+    expected = metrics.f1_score(truth, predicted, average="macro")
+    assert abs(macro_f1(confusion) - expected) < 1e-6
+
+
+def test_a_pair_is_in_order_when_its_positive_twin_scores_higher():
+    labels = ("negative", "positive")
+    examples = [Example("", label, pair) for pair in "abc" for label in labels]
+    logits = torch.tensor([[0, 1.0], [0, 2.0], [0, 0.5], [0, 0.4], [0, -3.0], [0, -3.0]])
+    assert pairs_in_order(logits, examples, labels) == (1, 3)  # a tie is not in order
+    figures = summarize(logits, examples, labels)
+    assert figures["pairs"] == {"n": 3, "in_order": 1 / 3}
+    assert figures["accuracy"] == 3 / 6 and figures["confusion"] == [[1, 2], [1, 2]]
+    assert "kinds" not in figures
+
+
+def test_figures_by_kind_are_those_of_the_kind_alone():
+    labels = ("a", "b")
+    kinds = ["plain"] * 6 + ["irony"] * 4
+    examples = [Example("", labels[i % 2], str(i // 2), kind) for i, kind in enumerate(kinds)]
+    torch.manual_seed(0)
+    logits = torch.randn(10, 2)
+    figures = summarize(logits, examples, labels)
+    alone = summarize(logits[6:], examples[6:], labels)
+    found = figures["kinds"]["irony"]
+    assert found["n"] == 4 and abs(found["accuracy"] - alone["accuracy"]) < 1e-6
+    assert found["pairs"] == alone["pairs"]["in_order"]
+    assert figures["kinds"]["plain"]["n"] == 6
