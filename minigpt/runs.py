@@ -1,0 +1,216 @@
+"""A run's folder: what it learned, what it stands on, and its figures.
+
+metrics.json          how good it is
+run.json              the recipe, the labels, and the base weights by name and sha256
+learned.safetensors   the tensors that learned, under their official names, and no others
+history.jsonl         a line for each evaluation
+"""
+
+import dataclasses
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import tiktoken
+import torch
+
+from minigpt.classifier import POOLINGS, Classifier
+from minigpt.errors import InputError, some
+from minigpt.tokenizer import load_tokenizer
+from minigpt.weights import find_checkpoint, load_trunk
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained classifier, ready to read texts."""
+
+    model: Classifier
+    tokenizer: tiktoken.Encoding
+    labels: tuple[str, ...]
+    append_end: bool
+    max_length: int
+
+
+def check_out(out: str | None) -> Path | None:
+    """Return where --out is, links followed, or None; raise InputError unless it can be written.
+
+    Does so before any work is done: also that runs/ can be written, where there is no --out.
+    """
+    folder = None if out is None else Path(out).resolve()
+    if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--out {out} exists and is not empty; choose another name or delete it")
+    parent = folder.parent if folder else Path("runs")
+    made = [path for path in (parent, *parent.parents) if not path.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=parent).cleanup()
+    except OSError as error:
+        raise InputError(f"{parent} cannot be written ({error.strerror}); say --out") from None
+    for path in made:  # nothing is left behind if the run comes to nothing
+        path.rmdir()
+    return folder
+
+
+def run_name(metrics: dict, pooling: str) -> str:
+    """Return a name for a run's folder, made from the choices."""
+    names = [Path(metrics["weights"]["name"]).name, Path(metrics["data"]["name"]).stem]
+    names += [metrics["freezing"]["policy"], pooling, "end" * metrics["recipe"]["append_end"]]
+    return re.sub(r"[^a-zA-Z0-9_.]+", "-", "-".join(filter(None, names)))[:100]
+
+
+def save_run(folder: Path | None, model: Classifier, metrics: dict, history: list[dict]) -> Path:
+    """Write a run's folder, all or nothing: beside its place first, then in it; return where.
+
+    Without `folder` it is in runs/, named after the choices; if that is taken, a number is added.
+    """
+    learned = {
+        name.removeprefix("transformer."): p.detach().cpu()
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+    about = {
+        "weights": metrics["weights"],
+        "labels": metrics["data"]["labels"],
+        "recipe": metrics["recipe"],
+        "learned": sorted(learned),
+    }
+    texts = {
+        "metrics.json": json.dumps(metrics, indent=2) + "\n",
+        "run.json": json.dumps(about, indent=2) + "\n",
+        "history.jsonl": "".join(json.dumps(line) + "\n" for line in history),
+    }
+    wanted = folder or Path("runs", run_name(metrics, model.pooling))
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    new = wanted.with_name(f".{wanted.name}.{os.getpid()}")
+    new.mkdir()
+    try:
+        safetensors.torch.save_file(learned, new / "learned.safetensors")
+        (new / "learned.safetensors").chmod(0o644)  # save_file lets nobody else read it
+        for file, text in texts.items():
+            (new / file).write_text(text, encoding="utf-8")
+        place, number = wanted, 1
+        while True:
+            try:
+                return new.rename(place)
+            except OSError as error:  # another run has the name
+                if folder or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+                number += 1
+                place = wanted.with_name(f"{wanted.name}-{number}")
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def load_run(folder: str, device: str = "cpu") -> Run:
+    """Open a run on its base weights, which must be the very same ones. Raises InputError."""
+    about = read_run_json(Path(folder))
+    base, recipe, labels = about["weights"], about["recipe"], tuple(about["labels"])
+    checkpoint = find_checkpoint(base["name"])
+    if checkpoint.sha256 != base["sha256"]:
+        raise InputError(
+            f"{folder} was trained on weights with sha256 {base['sha256']}, but {base['name']} now "
+            f"has {checkpoint.sha256}; bring back the weights it was trained on"
+        )
+    model = Classifier(load_trunk(checkpoint), len(labels), recipe["pool"])
+    parameters = {name.removeprefix("transformer."): p for name, p in model.named_parameters()}
+    path = Path(folder, "learned.safetensors")
+    try:
+        learned = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error})") from None
+    wrong = learned.keys() ^ set(about["learned"])  # one has it, the other has not
+    for name, tensor in learned.items():
+        fits = name in parameters and tensor.shape == parameters[name].shape
+        if not fits or tensor.dtype != torch.float32 or not tensor.isfinite().all():
+            wrong.add(name)
+    if wrong:
+        raise InputError(f"{path} does not fit: {some(sorted(wrong))}")
+    least, most = 1 + recipe["append_end"], checkpoint.config.n_positions
+    if not least <= recipe["max_length"] <= most:
+        raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
+    with torch.no_grad():
+        for name, tensor in learned.items():
+            parameters[name].copy_(tensor)
+    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
+    model = model.eval().to(device)
+    return Run(model, tokenizer, labels, recipe["append_end"], recipe["max_length"])
+
+
+def read_run_json(folder: Path) -> dict:
+    """Return run.json, having checked every field that opening a run needs. Raises InputError."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no such run; train.py prints the folder of each run it makes")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        base, recipe, labels = about["weights"], about["recipe"], about["labels"]
+        sound = (
+            recipe["pool"] in POOLINGS
+            and type(labels) is list
+            and len({*labels}) == len(labels) > 1
+            and "score.weight" in about["learned"]
+            and all(type(text) is str for text in [*labels, base["name"], base["sha256"]])
+            and type(recipe["append_end"]) is bool
+            and type(recipe["max_length"]) is int
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise InputError(f"{path} is damaged; train again, or bring it back from a copy")
+    return about
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self):
+        self.start = self.last = time.monotonic()
+        self.laps = {"load": 0.0, "frozen": 0.0, "fit": 0.0, "test": 0.0}
+
+    def lap(self, phase: str) -> None:
+        """Say that what went on since the last lap was `phase`."""
+        now = time.monotonic()
+        self.laps[phase] += now - self.last
+        self.last = now
+
+    def seconds(self) -> dict[str, float]:
+        laps = self.laps | {"total": time.monotonic() - self.start}
+        return {phase: round(seconds, 3) for phase, seconds in laps.items()}
+
+
+UNCHANGED = "unchanged, bit for bit"  # train.py stops before this where it is not so
+
+
+def report(metrics: dict, folder: Path) -> str:
+    """Return what a run has come to, in a few lines for a person."""
+    test, freezing = metrics["test"], metrics["freezing"]
+    low, high = test["interval"]
+    rows = [
+        ("test accuracy", f"{test['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%})"),
+        ("learned", f"{freezing['learning']:,} of {freezing['total']:,} numbers"),
+        ("frozen tensors", "none" if freezing["learning"] == freezing["total"] else UNCHANGED),
+        ("time", f"{metrics['seconds']['total']:.1f} s"),
+        ("run", str(folder)),
+    ]
+    if "pairs" in test:
+        pairs = test["pairs"]
+        rows.insert(1, ("pairs in order", f"{pairs['in_order']:.1%} of {pairs['n']}; chance: 50 %"))
+    return "\n".join(f"{name:16}{value}" for name, value in rows)
+
+
+def peak_memory() -> int | None:
+    """Return the most memory this process ever held, in bytes (None where nobody counts it)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if os.uname().sysname == "Darwin" else peak * 1024

@@ -1,0 +1,319 @@
+"""The main job from the outside: commands, files, exit statuses, and a line for each bad input."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file, save_file
+
+import train
+from minigpt import __main__ as commands
+from minigpt.data import load_dataset
+from minigpt.errors import errors_for_people
+from minigpt.metrics import wilson_interval
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `train.py` or a command of `python -m minigpt` in an empty folder.
+
+    Returns (exit status, stdout, stderr).
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv):
+        command, *flags = map(str, argv)
+        main = train.main if command == "train" else commands.main
+        arguments = flags if command == "train" else [command, *flags]
+        monkeypatch.setattr(sys, "argv", ["minigpt", *arguments])
+        capsys.readouterr()
+        status = 0
+        try:
+            with errors_for_people():
+                main()
+        except SystemExit as exit:
+            status = exit.code or 0
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def texts(tmp_path) -> Path:
+    """Give a file of texts whose rating is one word, anywhere in them."""
+    rows = []
+    for i in range(200):
+        words = ["the"] * (i % 7) + [["good", "bad"][i % 2]] + ["tin"] * (i % 5)
+        rows.append(" ".join(words) + f" {i}\t{['yes', 'no'][i % 2]}")
+    path = tmp_path / "texts.tsv"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    return path
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+POLICIES = [
+    ["--freeze-trunk"],
+    ["--freeze-trunk", "--pool", "mean", "--append-end"],
+    ["--train-last", "1", "--accumulate", "3"],
+    ["--train-only", "*.bias", "--dropout", "0"],
+    ["--warm-head", "2", "--pool", "max"],
+    ["--max-length", "5"],
+]
+
+
+@pytest.mark.parametrize("flags", POLICIES, ids=" ".join)
+def test_a_run_can_be_opened_again_and_predicts_what_it_measured(flags, run, checkpoint, texts):
+    """The test accuracy in metrics.json is that of `predict` on the same texts."""
+    status, out, err = run("train", "--weights", checkpoint, "--data", texts, "--out", "r", *flags)
+    assert status == 0, err
+    assert files_of(Path("r")) == {
+        "metrics.json",
+        "run.json",
+        "learned.safetensors",
+        "history.jsonl",
+    }
+    metrics = json.loads(Path("r/metrics.json").read_text())
+    assert f"test accuracy   {metrics['test']['accuracy']:.1%}" in out
+    assert metrics["freezing"]["frozen_unchanged"] is True
+    learned = load_file("r/learned.safetensors")
+    assert sum(t.numel() for t in learned.values()) == metrics["freezing"]["learning"]
+    assert (metrics["data"]["truncated"] > 0) == ("--max-length" in flags)
+
+    test = load_dataset(str(texts), seed=0).test
+    Path("test.txt").write_text("".join(e.text + "\n" for e in test), encoding="utf-8")
+    status, out, err = run("predict", "r", "--file", "test.txt", "--json")
+    assert status == 0, err
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [a["text"] for a in answers] == [e.text for e in test]
+    right = sum(a["label"] == e.label for a, e in zip(answers, test, strict=True))
+    assert right / len(test) == metrics["test"]["accuracy"]
+    for answer in answers:
+        assert set(answer["probabilities"]) == {"yes", "no"}
+        assert abs(sum(answer["probabilities"].values()) - 1) < 1e-5
+        assert answer["probability"] == max(answer["probabilities"].values())
+
+
+def test_metrics_have_the_promised_fields_that_agree_with_each_other(run, checkpoint, texts):
+    status, _, err = run("train", "--freeze-trunk", "--weights", checkpoint, "--data", texts)
+    assert status == 0, err
+    (folder,) = Path("runs").iterdir()
+    assert folder.name == "checkpoint-texts-freeze-trunk-last"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics) == [
+        *("weights", "data", "freezing", "recipe", "dev", "test", "seconds", "peak_memory_bytes")
+    ]
+    data, test = metrics["data"], metrics["test"]
+    assert (data["train"], data["dev"], data["test"]) == (160, 20, 20) and test["n"] == 20
+    assert data["labels"] == ["no", "yes"]
+    right = test["confusion"][0][0] + test["confusion"][1][1]
+    assert test["accuracy"] == right / 20 and sum(map(sum, test["confusion"])) == 20
+    assert test["interval"] == list(wilson_interval(right, 20))
+    assert metrics["freezing"]["policy"] == "freeze-trunk"
+    assert metrics["freezing"]["learning"] == 2 * 24
+    recipe = metrics["recipe"]
+    assert recipe["freeze_trunk"] is True and recipe["seed"] == 0
+    assert (recipe["epochs"], recipe["lr"], recipe["max_length"]) == (30, 1e-3, 64)
+    assert set(metrics["seconds"]) == {"load", "frozen", "fit", "test", "total"}
+    assert sum(metrics["seconds"].values()) - 2 * metrics["seconds"]["total"] < 0.1
+    assert metrics["peak_memory_bytes"] > 50e6
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in history] == [*range(31)]
+    best = min(history, key=lambda line: line["dev_loss"])
+    assert metrics["dev"]["accuracy"] == best["dev_accuracy"]
+
+
+def test_the_same_seed_gives_the_same_run_and_the_next_run_gets_another_name(
+    run, checkpoint, texts
+):
+    for _ in range(2):
+        run("train", "--train-last", 1, "--weights", checkpoint, "--data", texts, "--epochs", 1)
+    first, second = sorted(Path("runs").iterdir())
+    assert second.name == first.name + "-2"
+    learned = [(folder / "learned.safetensors").read_bytes() for folder in (first, second)]
+    assert learned[0] == learned[1]
+
+
+def test_a_frozen_run_takes_kilobytes(run, texts):
+    status, out, err = run("train", "--freeze-trunk", "--weights", "tiny", "--data", texts)
+    assert status == 0, err
+    (folder,) = Path("runs").iterdir()
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 20_000
+    assert "frozen tensors  unchanged, bit for bit" in out
+
+
+def test_the_main_job_reads_the_rating_off_the_last_token(run):
+    """On mirrored, where the last token by itself is worth exactly one half."""
+    status, _, err = run("train", "--freeze-trunk", "--weights", "tiny")
+    assert status == 0, err
+    metrics = json.loads(Path("runs/tiny-mirrored-freeze-trunk-last/metrics.json").read_text())
+    assert metrics["test"]["accuracy"] >= 0.66
+    assert metrics["test"]["pairs"]["in_order"] > 0.75
+    assert set(metrics["test"]["kinds"]) == {
+        *("plain", "negation", "contrast", "reversal", "irony", "distance")
+    }
+
+
+@pytest.fixture
+def trained(run, checkpoint, texts) -> str:
+    run("train", "--freeze-trunk", "--weights", checkpoint, "--data", texts, "--out", "trained")
+    return "trained"
+
+
+def test_predict_reads_arguments_and_stdin_and_keeps_the_order(run, trained):
+    Path("lines").write_bytes(b"second\r\n\nfourth\n")
+    stdin = os.dup(0)
+    os.dup2(os.open("lines", os.O_RDONLY), 0)
+    try:
+        status, out, err = run("predict", trained, "the good first", "-", "the bad last")
+    finally:
+        os.dup2(stdin, 0)
+    assert status == 0, err
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [row[2] for row in rows] == ["the good first", "second", "", "fourth", "the bad last"]
+    assert all(row[0] in ("yes", "no") and 0.5 <= float(row[1]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<|endoftext|>", "\0\x1b", "x " * 5000, "שלום 👩‍👩‍👧 e\u0301", "\ud800"]
+)
+def test_any_text_gets_the_same_answer_alone_and_in_a_batch(text, run, trained):
+    def answer(*texts):
+        status, out, err = run("predict", trained, "--json", *texts)
+        assert status == 0, err
+        return json.loads(out.splitlines()[0])["probabilities"]
+
+    alone, in_batch = answer(text), answer(text, "good", "the " * 50)
+    assert all(abs(alone[label] - in_batch[label]) < 1e-5 for label in alone)
+
+
+def test_generate_goes_on_from_the_prompt(run, checkpoint):
+    how = ["--weights", checkpoint, "--tokens", 12]
+    status, out, err = run("generate", "the good", *how, "--temperature", 0)
+    assert status == 0, err
+    assert out.startswith("the good") and len(out) > len("the good\n")
+    assert run("generate", "the good", *how, "--temperature", 0)[1] == out
+    seeds = [run("generate", "", *how, "--seed", s)[1] for s in (1, 1, 2)]
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+BAD_FLAGS = {
+    "--freeze-trunk --train-last 2": "not allowed with",
+    "--freeze-trunk --train-only h.*": "not allowed with",
+    "--freeze-trunk --warm-head 3": "nothing comes after",
+    "--train-last 4": "the trunk has blocks 1 to 3",
+    "--train-last two": "invalid int value",
+    "--train-only h.7.*": "matches no tensor",
+    "--pool median": "invalid choice",
+    "--device tpu": "invalid choice",
+    "--epochs 0": "0 is not 1 or more",
+    "--lr nan": "nan is not above 0",
+    "--clip 0": "0 is not above 0",
+    "--weight-decay -1": "-1 is not 0.0 or more",
+    "--dropout 1": "under 1.0",
+    "--max-length 65": "it can be 1 to 64 tokens",
+    "--max-length 1 --append-end": "it can be 2 to 64 tokens",
+    "--colour red": "unrecognized arguments",
+    "--weights nowhere": "no such folder",
+    "--data nowhere.tsv": "no such file",
+    "--out full": "is not empty",
+    "--out texts.tsv": "is not empty",
+}
+
+
+@pytest.mark.parametrize("flags", BAD_FLAGS)
+def test_bad_flags_get_one_line_and_status_2_and_leave_nothing(flags, run, checkpoint, texts):
+    Path("full").mkdir()
+    Path("full/file").touch()
+    before = files_of(Path())
+    status, _, err = run(
+        "train", "--weights", checkpoint, "--data", texts, "--epochs", 1, *flags.split()
+    )
+    assert status == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and BAD_FLAGS[flags] in err
+    assert files_of(Path()) == before and not Path("runs").exists()
+
+
+def spoil(folder: str, file: str, change) -> None:
+    path = Path(folder, file)
+    path.write_text(change(path.read_text()), encoding="utf-8")
+
+
+BAD_RUNS = {
+    "no such run": lambda: shutil.rmtree("trained"),
+    "trained: no such run": lambda: Path("trained/run.json").unlink(),
+    "run.json is damaged": lambda: spoil("trained", "run.json", lambda text: text[:100]),
+    "was trained on weights with sha256": lambda: spoil(
+        "trained", "run.json", lambda text: text.replace('"sha256": "', '"sha256": "0')
+    ),
+    "learned.safetensors cannot be read": lambda: Path("trained/learned.safetensors").write_bytes(
+        Path("trained/learned.safetensors").read_bytes()[:-5]
+    ),
+    "does not fit": lambda: save_file(
+        {"score.weight": torch.zeros(3, 24)}, "trained/learned.safetensors"
+    ),
+    "a folder, or ORG/REPO": lambda: shutil.rmtree("checkpoint"),
+}
+
+
+@pytest.mark.parametrize("message", BAD_RUNS)
+def test_a_run_that_cannot_be_trusted_is_refused_in_one_line(message, run, trained):
+    BAD_RUNS[message]()
+    status, out, err = run("predict", trained, "good")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["predict", "trained"], "no text"),
+        (["predict", "trained", "--file", "nowhere"], "nowhere: No such file"),
+        (["predict", "trained", "--file", "latin-1.txt"], "not UTF-8"),
+        (["generate", "x", "--weights", "nowhere"], "no such folder"),
+        (["generate", "x", "--tokens", "0"], "0 is not 1 or more"),
+        (["translate", "x"], "invalid choice"),
+        ([""], "invalid choice"),
+    ],
+)
+def test_bad_commands_get_one_line_and_status_2(argv, message, run, trained):
+    Path("latin-1.txt").write_bytes("café\n".encode("latin-1"))
+    status, _, err = run(*argv)
+    assert status == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_an_interrupted_run_leaves_nothing_and_says_so(run, checkpoint, texts, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "fit", interrupt)
+    before = files_of(Path())
+    status, _, err = run("train", "--weights", checkpoint, "--data", texts)
+    assert status == 130 and "nothing was written" in err
+    assert files_of(Path()) == before and not Path("runs").exists()
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_nothing(run, checkpoint, texts, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "learned.safetensors")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    status, _, err = run("train", "--freeze-trunk", "--weights", checkpoint, "--data", texts)
+    assert status == 2 and "No space left on device" in err
+    assert not Path("runs").exists() or not any(Path("runs").iterdir())
+
+
+def test_the_package_imports_nothing_heavy_that_the_main_job_does_not_need():
+    """transformers and scikit-learn are oracles for tests; no module of the package knows them."""
+    for path in [ROOT / "train.py", *(ROOT / "minigpt").glob("*.py")]:
+        text = path.read_text()
+        assert "import transformers" not in text and "from transformers" not in text, path
+        assert "sklearn" not in text, path

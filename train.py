@@ -1,0 +1,157 @@
+"""Train a classifier on the last token of a GPT-2: `python train.py --freeze-trunk`.
+
+Read from top to bottom: this is the only place where everything is wired. Data goes one way:
+text -> ids -> hidden states -> one pooled vector -> logits -> loss.
+"""
+
+import torch
+
+from minigpt.batches import tokenize
+from minigpt.classifier import POOLINGS, Classifier
+from minigpt.data import load_dataset
+from minigpt.errors import InputError, Parser, errors_for_people
+from minigpt.fit import evaluate, fit, recipe_of
+from minigpt.flags import DEVICES, above_zero, at_least, device_of
+from minigpt.freeze import count, freeze, frozen_unchanged, names_to_learn, policy_name, table
+from minigpt.frozen import fit_head, pooled_vectors
+from minigpt.metrics import summarize
+from minigpt.runs import Clock, check_out, peak_memory, report, save_run
+from minigpt.tokenizer import load_tokenizer
+from minigpt.weights import find_checkpoint, load_trunk
+
+
+def parse():
+    """Read the flags; raise InputError for those that contradict each other."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--weights", help="gpt2, gpt2-medium, gpt2-large, gpt2-xl, tiny, a folder, or ORG/REPO")
+    add("--data", default="mirrored", help="mirrored, sst2, a .tsv/.csv/.jsonl file, or a folder")
+
+    policy = parser.add_argument_group("what learns (default: everything)")
+    policy = policy.add_mutually_exclusive_group()
+    policy.add_argument("--freeze-trunk", action="store_true", help="only the head")
+    policy.add_argument("--train-last", type=int, metavar="N", help="the last N blocks, ln_f, head")
+    policy.add_argument("--train-only", metavar="GLOB[,GLOB]", help="tensors by name, and the head")
+    add("--warm-head", type=at_least(1), metavar="E", help="first E epochs with a frozen trunk")
+
+    add("--pool", default="last", choices=POOLINGS)
+    add("--append-end", action="store_true", help="put <|endoftext|> after each text")
+    add("--epochs", type=at_least(1), help="default: 30 for a frozen trunk, else 3")
+    add("--batch-size", type=at_least(1), default=32)
+    add("--lr", type=above_zero, help="default: 0.001 for a frozen trunk, else 0.04 / n_embd")
+    add("--weight-decay", type=at_least(0.0), default=0.1)
+    add("--warmup", type=at_least(0.0, 1.0), default=0.1, help="share of the steps")
+    add("--clip", type=above_zero, default=1.0, help="longest gradient")
+    add("--accumulate", type=at_least(1), default=1, help="batches to a step")
+    add("--dropout", type=at_least(0.0, 1.0), help="default: as config.json says; 0.1 mostly")
+    add("--max-length", type=at_least(1), help="tokens kept of a text; default: the context")
+    add("--seed", type=at_least(0, 2**63), default=0)
+    add("--device", default="auto", choices=DEVICES)
+    add("--out", help="folder for the run (default: runs/NAME, made from the choices)")
+    add("--quiet", action="store_true", help="print the last table only")
+    args = parser.parse_args()
+    if args.freeze_trunk and args.warm_head:
+        raise InputError("--freeze-trunk --warm-head: with a frozen trunk nothing comes after")
+    return args
+
+
+HEAD = {"epochs": 30, "lr": 1e-3}  # what suits a head on a frozen trunk
+
+
+def settle(args, checkpoint) -> None:
+    """Give the flags that were left out the values that suit what learns and the trunk's size."""
+    config = checkpoint.config
+    args.weights = checkpoint.name
+    args.epochs = args.epochs or (HEAD["epochs"] if args.freeze_trunk else 3)
+    if args.lr is None:  # for a trunk: the wider, the smaller; 5e-5 for gpt2
+        args.lr = HEAD["lr"] if args.freeze_trunk else 0.04 / config.n_embd
+    args.dropout = config.resid_pdrop if args.dropout is None else args.dropout
+    args.max_length = args.max_length or config.n_positions
+    least, most = 1 + args.append_end, config.n_positions
+    if not least <= args.max_length <= most:
+        raise InputError(f"--max-length {args.max_length}: it can be {least} to {most} tokens here")
+
+
+def main():
+    """Load, freeze, train, test, save, in this order."""
+    args = parse()
+    clock = Clock()
+    torch.manual_seed(args.seed)
+    args.device = device_of(args.device)
+    out = check_out(args.out)
+    say = (lambda *_: None) if args.quiet else print
+
+    # The trunk, as pre-training left it; the texts; a head for their labels
+    checkpoint = find_checkpoint(args.weights)
+    settle(args, checkpoint)
+    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
+    dataset = load_dataset(args.data, args.seed)
+    model = Classifier(load_trunk(checkpoint, args.dropout), len(dataset.labels), args.pool)
+
+    # Who learns, and who does not
+    learn = names_to_learn(model.transformer, args.freeze_trunk, args.train_last, args.train_only)
+    freeze(model, learn)
+
+    # Text -> ids
+    train, dev, test = (
+        tokenize(examples, dataset.labels, tokenizer, args.max_length, args.append_end)
+        for examples in (dataset.train, dataset.dev, dataset.test)
+    )
+    truncated = train.truncated + dev.truncated + test.truncated
+    say(
+        f"{checkpoint.name} on {dataset.name}: {len(train)} texts, {len(dev)} dev, {len(test)} test"
+    )
+    if truncated:
+        say(f"{truncated} of them are longer than {args.max_length} tokens and were cut at the end")
+    say(f"\n{table(model)}\n")
+    model.to(args.device)
+    clock.lap("load")
+
+    # What does not learn is computed once; then comes the loop
+    history = []
+    if args.freeze_trunk or args.warm_head:
+        vectors = [pooled_vectors(model, texts, args.quiet) for texts in (train, dev)]
+        clock.lap("frozen")
+        flags = vars(args) | ({**HEAD, "epochs": args.warm_head} if args.warm_head else {})
+        kept, lines = fit_head(model, *vectors, recipe_of(flags), args.quiet)
+        history += [{"phase": "head"} | line for line in lines]
+    if not args.freeze_trunk:
+        kept, lines = fit(model, train, dev, recipe_of(vars(args)), args.quiet)
+        history += [{"phase": "trunk"} | line for line in lines]
+    clock.lap("fit")
+
+    # The test set, once; and the proof that what was frozen is what was loaded
+    figures = summarize(evaluate(model, test), dataset.test, dataset.labels)
+    clock.lap("test")
+    if not frozen_unchanged(model, checkpoint):
+        raise RuntimeError("a frozen tensor has changed: a bug in minigpt, please report it")
+
+    counts = count(model)
+    metrics = {
+        "weights": {
+            "name": checkpoint.name,
+            "sha256": checkpoint.sha256,
+            "parameters": sum(p.numel() for p in model.transformer.parameters()),
+        },
+        "data": {
+            "name": dataset.name,
+            "labels": dataset.labels,
+            "train": len(train),
+            "dev": len(dev),
+            "test": len(test),
+            "truncated": truncated,
+        },
+        "freezing": {"policy": policy_name(args), **counts, "frozen_unchanged": True},
+        "recipe": vars(args),
+        "dev": {"accuracy": kept["dev_accuracy"]},
+        "test": figures,
+        "seconds": clock.seconds(),
+        "peak_memory_bytes": peak_memory(),
+    }
+    folder = save_run(out, model, metrics, history)
+    print(report(metrics, folder))
+
+
+if __name__ == "__main__":
+    with errors_for_people():
+        main()
