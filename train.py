@@ -9,11 +9,12 @@ import torch
 from minigpt.batches import tokenize
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.data import load_dataset
+from minigpt.distributed import Group, joined
 from minigpt.errors import InputError, Parser, errors_for_people
 from minigpt.fit import evaluate, fit, recipe_of
-from minigpt.flags import DEVICES, above_zero, at_least, device_of
+from minigpt.flags import DEVICES, DTYPES, above_zero, at_least, device_of, dtype_of
 from minigpt.freeze import count, freeze, frozen_unchanged, names_to_learn, policy_name, table
-from minigpt.frozen import fit_head, pooled_vectors
+from minigpt.frozen import fit_head, keep
 from minigpt.metrics import summarize
 from minigpt.runs import Clock, check_out, peak_memory, report, save_run
 from minigpt.tokenizer import load_tokenizer
@@ -47,6 +48,8 @@ def parse():
     add("--max-length", type=at_least(1), help="tokens kept of a text; default: the context")
     add("--seed", type=at_least(0, 2**63), default=0)
     add("--device", default="auto", choices=DEVICES)
+    add("--dtype", default="auto", choices=DTYPES, help="of the trunk; auto: bfloat16 on GPUs")
+    add("--compile", action="store_true", help="compile the blocks: for long runs")
     add("--out", help="folder for the run (default: runs/NAME, made from the choices)")
     add("--quiet", action="store_true", help="print the last table only")
     args = parser.parse_args()
@@ -73,20 +76,36 @@ def settle(args, checkpoint) -> None:
 
 
 def main():
-    """Load, freeze, train, test, save, in this order."""
+    """Read the flags, and do the job, alone or with the other processes that torchrun started."""
     args = parse()
     clock = Clock()
-    torch.manual_seed(args.seed)
     args.device = device_of(args.device)
-    out = check_out(args.out)
+    with joined(args.device) as group:
+        if group.rank > 0:
+            args.quiet = True
+        job(args, clock, group)
+
+
+def job(args, clock: Clock, group: Group):
+    """Load, freeze, train, test, save, in this order."""
+    torch.manual_seed(args.seed)
+    out = check_out(args.out) if group.rank == 0 else None
     say = (lambda *_: None) if args.quiet else print
 
     # The trunk, as pre-training left it; the texts; a head for their labels
     checkpoint = find_checkpoint(args.weights)
     settle(args, checkpoint)
+    dtype = dtype_of(args.dtype, args.device)
+    args.dtype = str(dtype).removeprefix("torch.")
     tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
     dataset = load_dataset(args.data, args.seed)
-    model = Classifier(load_trunk(checkpoint, args.dropout), len(dataset.labels), args.pool)
+    if group.size > len(dataset.train):
+        raise InputError(f"{group.size} processes for {len(dataset.train)} texts; start fewer")
+    trunk = load_trunk(checkpoint, args.dropout)
+    model = Classifier(trunk, len(dataset.labels), args.pool, dtype).to(args.device)
+    if args.compile:
+        for block in trunk.h:
+            block.compile(dynamic=True)
 
     # Who learns, and who does not
     learn = names_to_learn(model.transformer, args.freeze_trunk, args.train_last, args.train_only)
@@ -104,24 +123,30 @@ def main():
     if truncated:
         say(f"{truncated} of them are longer than {args.max_length} tokens and were cut at the end")
     say(f"\n{table(model)}\n")
-    model.to(args.device)
     clock.lap("load")
 
     # What does not learn is computed once; then comes the loop
     history = []
+    torch.manual_seed(args.seed + group.rank)  # each process drops out other numbers
     if args.freeze_trunk or args.warm_head:
-        vectors = [pooled_vectors(model, texts, args.quiet) for texts in (train, dev)]
+        freeze(model, set())
+        vectors = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
         clock.lap("frozen")
         flags = vars(args) | ({**HEAD, "epochs": args.warm_head} if args.warm_head else {})
-        kept, lines = fit_head(model, *vectors, recipe_of(flags), args.quiet)
+        kept, lines = fit_head(model, *vectors, recipe_of(flags), group, args.quiet)
         history += [{"phase": "head"} | line for line in lines]
+        freeze(model, learn)
+        clock.lap("fit")
     if not args.freeze_trunk:
-        kept, lines = fit(model, train, dev, recipe_of(vars(args)), args.quiet)
+        states = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
+        clock.lap("frozen")
+        kept, lines = fit(model, *states, recipe_of(vars(args)), group, args.quiet)
         history += [{"phase": "trunk"} | line for line in lines]
-    clock.lap("fit")
+        clock.lap("fit")
 
     # The test set, once; and the proof that what was frozen is what was loaded
-    figures = summarize(evaluate(model, test), dataset.test, dataset.labels)
+    logits = evaluate(model, keep(model, test, checkpoint, group, args.quiet), group)
+    figures = summarize(logits, dataset.test, dataset.labels)
     clock.lap("test")
     if not frozen_unchanged(model, checkpoint):
         raise RuntimeError("a frozen tensor has changed: a bug in minigpt, please report it")
@@ -148,8 +173,9 @@ def main():
         "seconds": clock.seconds(),
         "peak_memory_bytes": peak_memory(),
     }
-    folder = save_run(out, model, metrics, history)
-    print(report(metrics, folder))
+    if group.rank == 0:
+        folder = save_run(out, model, metrics, history)
+        print(report(metrics, folder))
 
 
 if __name__ == "__main__":

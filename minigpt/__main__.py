@@ -1,12 +1,15 @@
-"""python -m minigpt predict | generate"""
+"""python -m minigpt predict | generate | cache"""
 
 import itertools
 import json
+import shutil
 import sys
+import time
 
 import torch
 
 from minigpt.batches import tokenize
+from minigpt.cache import cache_folder, cache_limit, entries, size_of, title_of
 from minigpt.data import Example
 from minigpt.errors import InputError, Parser, errors_for_people
 from minigpt.fit import evaluate
@@ -88,7 +91,25 @@ def generate(argv: list[str]) -> None:
     print()
 
 
-COMMANDS = {"predict": predict, "generate": generate}
+def cache(argv: list[str]) -> None:
+    """Show what the frozen part of earlier runs left to start from, oldest use first."""
+    parser = Parser(prog="python -m minigpt cache", description=cache.__doc__)
+    parser.add_argument("--clear", action="store_true", help="remove it all")
+    args = parser.parse_args(argv)
+    home, total = cache_folder(), 0
+    for folder in entries(home):
+        size, when = size_of(folder), time.localtime(folder.stat().st_mtime)
+        total += size
+        print(
+            f"{size / 1e6:12,.1f} MB  {time.strftime('%Y-%m-%d %H:%M', when)}  {title_of(folder)}"
+        )
+        if args.clear:
+            shutil.rmtree(folder)
+    did = "cleared" if args.clear else f"of at most {cache_limit() / 1e6:,.1f} MB"
+    print(f"{total / 1e6:12,.1f} MB  {did}, in {home}")
+
+
+COMMANDS = {"predict": predict, "generate": generate, "cache": cache}
 
 
 def main():

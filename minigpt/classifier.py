@@ -35,17 +35,24 @@ POOLINGS = ("last", "first", "mean", "max")
 
 
 class Classifier(nn.Module):
-    """A trunk and a head, under the names of transformers' GPT2ForSequenceClassification."""
+    """A trunk and a head, under the names of transformers' GPT2ForSequenceClassification.
 
-    def __init__(self, transformer: GPT2, classes: int, pooling: str = "last"):
+    `dtype` is what the trunk computes in, its parameters staying as they are; pooling, head and
+    loss are always in float32.
+    """
+
+    def __init__(self, transformer: GPT2, classes: int, pooling="last", dtype=torch.float32):
         super().__init__()
         self.transformer = transformer
         self.score = nn.Linear(transformer.config.n_embd, classes, bias=False)
         self.pooling = pooling
+        self.dtype = dtype
         nn.init.normal_(self.score.weight, std=0.02)
 
-    def pooled(self, ids, lengths):  # (B, T), (B,) -> (B, C)
-        return pool(self.transformer(ids), lengths, self.pooling)
+    def pooled(self, x, lengths, first=0):  # (B, T), (B,) -> (B, C); `first` as in GPT2.forward
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            hidden = self.transformer(x, first=first)
+        return pool(hidden.float(), lengths, self.pooling)
 
-    def forward(self, ids, lengths):  # (B, T), (B,) -> (B, K)
-        return self.score(self.pooled(ids, lengths))
+    def forward(self, x, lengths, first=0):  # (B, T), (B,) -> (B, K)
+        return self.score(self.pooled(x, lengths, first))

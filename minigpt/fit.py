@@ -8,12 +8,14 @@ import dataclasses
 import math
 import time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
 from minigpt.batches import shuffled_batches, token_batches
+from minigpt.distributed import ALONE, Group
 from minigpt.errors import InputError
 from minigpt.freeze import train_mode
 
@@ -55,41 +57,60 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 
+def to_device(inputs, device: torch.device) -> list:
+    """Move a batch to where the model is; a GPU fetches it by itself while the host goes on."""
+    if device.type == "cuda":
+        inputs = [x.pin_memory() if torch.is_tensor(x) else x for x in inputs]
+    return [x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in inputs]
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, examples) -> torch.Tensor:  # -> (N, K)
+def evaluate(model: nn.Module, examples, group: Group = ALONE) -> torch.Tensor:  # -> (N, K)
     """Return the logits of all examples, in their order, on the CPU."""
     device = next(model.parameters()).device
     model.eval()
-    logits = None
-    for rows in token_batches(examples.lengths):
-        inputs, _ = examples.batch(rows)
-        out = model(*(x.to(device) for x in inputs)).cpu()
-        logits = out.new_empty(len(examples), out.size(1)) if logits is None else logits
-        logits[torch.from_numpy(rows)] = out
-    return logits
+
+    def read(texts):
+        inputs, _ = examples.batch(texts)
+        return model(*to_device(inputs, device))
+
+    batches = token_batches(examples.lengths)
+    logits = torch.cat(list(group.map(read, batches))).cpu()
+    in_order = torch.empty_like(logits)
+    in_order[torch.from_numpy(np.concatenate(batches))] = logits
+    return in_order
 
 
-def take_step(model: nn.Module, optimizer, batches: list, clip: float):  # -> sum of losses
-    """Take one step over one or more batches, each ((inputs, ...), labels).
+def take_step(model: nn.Module, optimizer, batches: list, examples: int, clip: float, group=ALONE):
+    """Take one step over batches, each ((inputs, ...), labels); return the sum of their losses.
 
-    Every example weighs the same, however the step was cut into batches.
+    `examples` counts those of the whole step: each weighs the same, however the step was cut into
+    batches, and those into shares of the group's processes. The sum is a tensor, so that the host
+    does not wait for a GPU.
     """
     device = next(model.parameters()).device
-    examples = sum(len(labels) for _, labels in batches)
+    learning = [p for part in optimizer.param_groups for p in part["params"]]
     total = torch.zeros((), device=device)
     for inputs, labels in batches:
-        logits = model(*(x.to(device) for x in inputs))
-        loss = F.cross_entropy(logits, labels.to(device), reduction="sum")
-        (loss / examples).backward()
-        total += loss.detach()
-    learning = [p for group in optimizer.param_groups for p in group["params"]]
+        if len(labels):
+            logits = model(*to_device(inputs, device))
+            loss = F.cross_entropy(logits, *to_device([labels], device), reduction="sum")
+            (loss / examples).backward()
+            total += loss.detach()
+    if group.size > 1:
+        for parameter in learning:
+            if parameter.grad is None:  # none of the step's examples fell to this process
+                parameter.grad = torch.zeros_like(parameter)
+        group.add_up([total, *(p.grad for p in learning)])
     nn.utils.clip_grad_norm_(learning, clip)
     optimizer.step()
     optimizer.zero_grad()
     return total
 
 
-def fit(model: nn.Module, train, dev, recipe: Recipe, quiet: bool = False) -> tuple[dict, list]:
+def fit(
+    model: nn.Module, train, dev, recipe: Recipe, group: Group = ALONE, quiet: bool = True
+) -> tuple[dict, list]:
     """Train what requires a gradient; leave the model at the epoch with the lowest loss on dev.
 
     Returns the line of history of that epoch, and those of all epochs; epoch 0 is the start. The
@@ -101,32 +122,33 @@ def fit(model: nn.Module, train, dev, recipe: Recipe, quiet: bool = False) -> tu
     batches = math.ceil(len(train) / recipe.batch_size)
     steps = recipe.epochs * math.ceil(batches / recipe.accumulate)
     step, began = 0, time.monotonic()
-    kept = {"epoch": 0, "step": 0} | measure(evaluate(model, dev), dev.labels)
+    shown = began
+    kept = {"epoch": 0, "step": 0} | measure(evaluate(model, dev, group), dev.labels)
     best, history = [p.detach().clone() for p in learning], [kept]
-    examples = recipe.epochs * len(train)
-    with tqdm(total=examples, unit=" examples", disable=quiet or None) as bar:
+    hide = quiet or group.rank > 0 or None  # None: hidden where there is no terminal
+    with tqdm(total=recipe.epochs * len(train), unit=" examples", disable=hide) as bar:
         for epoch in range(1, recipe.epochs + 1):
             train_mode(model)
             order = shuffled_batches(train.lengths, recipe.batch_size, recipe.seed, epoch)
             losses = []
             for i in range(0, len(order), recipe.accumulate):
                 lr = learning_rate(step, steps, recipe)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
+                for part in optimizer.param_groups:
+                    part["lr"] = lr
                 parts = order[i : i + recipe.accumulate]
-                losses.append(
-                    take_step(model, optimizer, [train.batch(rows) for rows in parts], recipe.clip)
-                )
+                examples = sum(map(len, parts))
+                served = [train.batch(group.share(texts)) for texts in parts]
+                losses.append(take_step(model, optimizer, served, examples, recipe.clip, group))
                 step += 1
-                seen = sum(map(len, parts))
-                bar.update(seen)
-                if step % 20 == 0:
-                    now = {"loss": f"{losses[-1].item() / seen:.3f}", "lr": f"{lr:.1e}"}
+                bar.update(examples)
+                if not bar.disable and time.monotonic() - shown > 1:  # here the host does wait
+                    shown = time.monotonic()
+                    now = {"loss": f"{losses[-1].item() / examples:.3f}", "lr": f"{lr:.1e}"}
                     bar.set_postfix(now, refresh=False)
 
             line = {"epoch": epoch, "step": step, "lr": lr}
             line["train_loss"] = torch.stack(losses).sum().item() / len(train)
-            line |= measure(evaluate(model, dev), dev.labels)
+            line |= measure(evaluate(model, dev, group), dev.labels)
             line["seconds"] = round(time.monotonic() - began, 3)
             history.append(line)
             bar.set_description(f"dev accuracy {line['dev_accuracy']:.1%}", refresh=False)

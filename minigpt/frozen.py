@@ -1,58 +1,158 @@
-"""The part that does not learn, computed once: each text's pooled vector under a frozen trunk.
+"""The part that does not learn, computed once: training starts where learning starts.
 
-An epoch over the vectors is a few matrix products, whatever the size of the trunk.
+Let k be the number of leading blocks in which nothing learns, embeddings included. Each text goes
+through them once, and the hidden states that enter block k are kept: every epoch begins there. If
+nothing learns up to the pooled vector, that is what is kept, and an epoch is a few matrix products,
+whatever the size of the trunk.
 """
 
+import copy
 import dataclasses
+import hashlib
+import json
+import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from minigpt import cache
 from minigpt.batches import Tokens, token_batches
-from minigpt.classifier import Classifier
-from minigpt.fit import Recipe, fit
+from minigpt.classifier import Classifier, pool
+from minigpt.distributed import ALONE, Group
+from minigpt.fit import Recipe, fit, to_device
+from minigpt.model import GPT2
+from minigpt.weights import Checkpoint
 
-# N texts, C channels, K classes
+# N texts, B of them in a batch, T tokens in its longest, C channels, K classes
+# R rows kept: one for each token of all texts, or one for each text if vectors are pooled
+FORMAT = 1  # of what is kept on disk: raise it when the numbers or their order change
+STORED = {torch.float32: "<f4", torch.bfloat16: "<i2"}  # numpy has no bfloat16: its bits, then
+
+
+def first_to_learn(trunk: GPT2) -> int:
+    """Return k: reading may start from what enters block k, since nothing below it learns.
+
+    As in `GPT2.forward`, ln_f is block n_layer; n_layer + 1 means that all of the trunk is frozen.
+    """
+    parts = [nn.ModuleList([trunk.wte, trunk.wpe]), *trunk.h, trunk.ln_f]
+    learns = [any(p.requires_grad for p in part.parameters()) for part in parts]
+    return max(0, [*learns, True].index(True) - 1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Vectors:
-    """Pooled vectors and classes, in batches as those of `Tokens`: the loop sees no difference."""
+class Kept:
+    """What the frozen part made of each text, in batches as `Tokens` has them.
 
-    features: torch.Tensor  # (N, C)
+    A pooled vector is served as a text of one token, since any pooling of one vector is that
+    vector: whoever reads this sees no difference.
+    """
+
+    states: np.ndarray  # (R, C)
+    starts: np.ndarray  # (N,): text i has rows starts[i] to starts[i] + rows[i]
+    rows: np.ndarray  # (N,)
+    lengths: np.ndarray  # (N,), in tokens: what batches are formed by
     labels: torch.Tensor  # (N,)
+    first: int  # the block that these states enter
 
     def __len__(self):
         return len(self.labels)
 
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.ones(len(self), dtype=np.int64)
+    def batch(self, texts: np.ndarray):  # -> ((B, T, C), (B,), first), (B,)
+        """Return (states, lengths, first), labels: a text's last state once more is its padding."""
+        rows = self.rows[texts]
+        place = np.minimum(np.arange(rows.max(initial=0)), rows[:, None] - 1)  # (B, T)
+        states = torch.from_numpy(self.states[self.starts[texts, None] + place])
+        if self.states.dtype == np.int16:
+            states = states.view(torch.bfloat16).float()
+        return (states, torch.from_numpy(rows), self.first), self.labels[torch.from_numpy(texts)]
 
-    def batch(self, rows: np.ndarray):  # -> ((B, C),), (B,)
-        rows = torch.from_numpy(rows)
-        return (self.features[rows],), self.labels[rows]
+
+def keep(
+    model: Classifier, texts: Tokens, checkpoint: Checkpoint, group: Group = ALONE, quiet=True
+) -> Kept | Tokens:
+    """Compute what the frozen part makes of all texts, or find it in the cache.
+
+    Returns the texts themselves where there is nothing to save: where the embeddings learn, or the
+    first block does. What is kept is found again by everything that it depends on; the frozen part
+    is that of the checkpoint. Raises InputError if the cache cannot be written.
+    """
+    k = first_to_learn(model.transformer)
+    if k == 0:
+        return texts
+    pooled = k > len(model.transformer.h)
+    rows = np.ones_like(texts.lengths) if pooled else texts.lengths
+    batches = token_batches(texts.lengths)
+    order, starts = np.concatenate(batches), np.empty_like(rows)
+    starts[order] = np.cumsum(rows[order]) - rows[order]  # rows stand as they are computed
+    dtype = torch.float32 if pooled else model.dtype
+    about = {
+        "format": FORMAT,
+        "weights": checkpoint.sha256,
+        "config": dataclasses.asdict(checkpoint.config),
+        "ids": digest_of(texts),
+        "texts": len(texts),
+        "first": k,
+        "pooling": model.pooling if pooled else None,
+        "dtype": str(model.dtype),
+        "device": model.score.weight.device.type,
+    }
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    what = key, (int(rows.sum()), model.score.in_features), STORED[dtype]
+    states = cache.load(*what)
+    if not group.all_agree(states is not None):
+        pieces = frozen_pass(model, texts, k, batches, group, quiet)
+        if group.local_rank == 0:  # one process on each machine writes
+            part = f"{model.pooling}-pooled vectors" if pooled else f"states before block {k}"
+            title = f"{part} of {len(texts)} texts, {checkpoint.name}, {about['dtype'][6:]}"
+            cache.store(*what, about | {"title": title}, pieces)
+        else:
+            for _ in pieces:
+                pass
+        group.all_agree(True)  # none reads before all is written
+        states = cache.load(*what)
+    states = np.asarray(states)  # still mapped, but with indexing as fast as an array's
+    return Kept(states, starts, rows, texts.lengths, texts.labels, k)
+
+
+def digest_of(texts: Tokens) -> str:
+    """Return a hash of all token ids: of texts, tokenizer, length limit and end token in one."""
+    digest = hashlib.sha256(np.ascontiguousarray(texts.lengths))
+    for ids in texts.ids:
+        digest.update(ids)
+    return digest.hexdigest()
 
 
 @torch.no_grad()
-def pooled_vectors(model: Classifier, texts: Tokens, quiet: bool = False) -> Vectors:
-    """Run the trunk once over all texts, in batches with hardly any padding."""
-    model.eval()
-    device = model.score.weight.device
-    features = torch.empty(len(texts), model.score.in_features)
-    with tqdm(total=len(texts), unit=" texts", desc="frozen part", disable=quiet or None) as bar:
-        for rows in token_batches(texts.lengths):
-            (ids, lengths), _ = texts.batch(rows)
-            features[torch.from_numpy(rows)] = model.pooled(
-                ids.to(device), lengths.to(device)
-            ).cpu()
+def frozen_pass(model: Classifier, texts: Tokens, k: int, batches, group: Group, quiet: bool):
+    """Yield what enters block k, unpadded, (R, C) float32 or bfloat16's bits: a piece for a batch.
+
+    The batches are shared out to the processes of the group; all get all the pieces, in order.
+    """
+    device, pooled = model.score.weight.device, k > len(model.transformer.h)
+    trunk = model.transformer.eval()
+    if model.dtype != torch.float32:  # casting the weights once beats casting them in every batch
+        trunk = copy.deepcopy(trunk).to(model.dtype)
+
+    def read(rows):
+        (ids, lengths), _ = texts.batch(rows)
+        ids, lengths = to_device((ids, lengths), device)
+        hidden = trunk(ids, end=k)
+        if pooled:
+            return pool(hidden.float(), lengths, model.pooling)
+        return hidden[torch.arange(ids.size(1), device=device) < lengths[:, None]]
+
+    hide = quiet or group.rank > 0 or None
+    with tqdm(total=len(texts), unit=" texts", desc="frozen part", disable=hide) as bar:
+        for rows, piece in zip(batches, group.map(read, batches), strict=True):
+            bits = piece.cpu() if piece.dtype == torch.float32 else piece.cpu().view(torch.int16)
+            yield bits.numpy()
             bar.update(len(rows))
-    return Vectors(features, texts.labels)
 
 
-def conditioner(features: torch.Tensor) -> torch.Tensor:  # (N, C) -> (C, C)
+def conditioner(vectors: Kept) -> torch.Tensor:  # -> (C, C)
     """Return the matrix A that makes vectors x easy to learn from: A x instead of x.
 
     A few channels of GPT-2's hidden states are enormous, and all vectors point much the same way:
@@ -61,24 +161,41 @@ def conditioner(features: torch.Tensor) -> torch.Tensor:  # (N, C) -> (C, C)
     the bias that `score` does not have. A is invertible and has no offset: whatever is learned as
     V on A x is the plain matrix V A on x.
     """
-    spread = features.double().std(0).clamp(min=1e-6)
-    mean = (features.double() / spread).mean(0)
+    total, squares = 0.0, 0.0
+    for texts in np.array_split(np.arange(len(vectors)), math.ceil(len(vectors) / 4096)):
+        x = vectors.batch(texts)[0][0][:, 0].double()  # (4096, C)
+        total, squares = total + x.sum(0), squares + x.square().sum(0)
+    mean = total / len(vectors)
+    spread = (squares / len(vectors) - mean.square()).clamp(min=1e-12).sqrt()
+    mean = mean / spread
     length = mean.norm().clamp(min=1.0)
     shared = mean / mean.norm().clamp(min=1e-12)
     shrink = torch.eye(len(spread), dtype=torch.float64) - (1 - 1 / length) * shared.outer(shared)
-    return shrink / spread
+    return (shrink / spread).float()
 
 
-def fit_head(model: Classifier, train: Vectors, dev: Vectors, recipe: Recipe, quiet=False):
+class Conditioned(nn.Module):
+    """A head V on A x: the plain matrix V A on x, but learned where learning is easy."""
+
+    def __init__(self, A: torch.Tensor, classes: int):  # (C, C)
+        super().__init__()
+        self.register_buffer("A", A)
+        self.V = nn.Parameter(torch.zeros(classes, len(A)))  # convex: any start ends in one place
+
+    def matrix(self):  # -> (K, C)
+        return self.V @ self.A
+
+    def forward(self, x, lengths=None, first=None):  # (B, 1, C) -> (B, K)
+        return F.linear(x[:, 0], self.matrix())
+
+
+def fit_head(
+    model: Classifier, train: Kept, dev: Kept, recipe: Recipe, group: Group = ALONE, quiet=True
+) -> tuple[dict, list]:
     """Fit `score` on pooled vectors; return what `fit` returns."""
-    device = model.score.weight.device
-    A = conditioner(train.features)
-    train, dev = (
-        Vectors((part.features.double() @ A.T).float(), part.labels) for part in (train, dev)
-    )
-    head = nn.Linear(*reversed(model.score.weight.shape), bias=False, device=device)
-    nn.init.zeros_(head.weight)  # the problem is convex: any start leads to the same place
-    found = fit(head, train, dev, recipe, quiet)
+    classes = model.score.out_features
+    head = Conditioned(conditioner(train), classes).to(model.score.weight.device)
+    found = fit(head, train, dev, recipe, group, quiet)
     with torch.no_grad():
-        model.score.weight.copy_(head.weight.cpu().double() @ A)  # some devices have no float64
+        model.score.weight.copy_(head.matrix())
     return found

@@ -140,14 +140,21 @@ class GPT2(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
-    def forward(self, ids, past: list[Past] | None = None):  # (B, T) -> (B, T, C)
-        """Read `ids`, after what `past` holds (one Past a block, grown in place)."""
-        start = len(past[0]) if past else 0
-        positions = torch.arange(start, start + ids.size(-1), device=ids.device)
-        x = self.drop(self.wte(ids) + self.wpe(positions))
-        for i, block in enumerate(self.h):
-            x = block(x, past[i] if past else None)
-        return self.ln_f(x)
+    def forward(self, x, past: list[Past] | None = None, first: int = 0, end: int | None = None):
+        """Read token ids (B, T), after what `past` holds (one Past a block, grown in place).
+
+        Block `first` is the first to run, block `end` the first that does not; ln_f counts as block
+        n_layer. With `first` above 0, `x` holds what enters that block instead of ids: (B, T, C).
+        """
+        if first == 0:
+            start = len(past[0]) if past else 0
+            positions = torch.arange(start, start + x.size(-1), device=x.device)
+            x = self.drop(self.wte(x) + self.wpe(positions))
+        blocks = len(self.h)
+        end = blocks + 1 if end is None else end
+        for i in range(first, min(end, blocks)):
+            x = self.h[i](x, past[i] if past else None)
+        return self.ln_f(x) if first <= blocks < end else x
 
     def next_token_logits(self, hidden):  # (..., C) -> (..., V)
         """Score each token of the vocabulary as the next one; the output matrix is `wte` again."""

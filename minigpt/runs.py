@@ -119,7 +119,8 @@ def load_run(folder: str, device: str = "cpu") -> Run:
             f"{folder} was trained on weights with sha256 {base['sha256']}, but {base['name']} now "
             f"has {checkpoint.sha256}; bring back the weights it was trained on"
         )
-    model = Classifier(load_trunk(checkpoint), len(labels), recipe["pool"])
+    dtype = getattr(torch, recipe["dtype"])
+    model = Classifier(load_trunk(checkpoint), len(labels), recipe["pool"], dtype)
     parameters = {name.removeprefix("transformer."): p for name, p in model.named_parameters()}
     path = Path(folder, "learned.safetensors")
     try:
@@ -140,6 +141,8 @@ def load_run(folder: str, device: str = "cpu") -> Run:
         for name, tensor in learned.items():
             parameters[name].copy_(tensor)
     tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
+    if model.dtype != torch.float32:
+        model.transformer.to(model.dtype)  # nothing learns here: no need of the finer values
     model = model.eval().to(device)
     return Run(model, tokenizer, labels, recipe["append_end"], recipe["max_length"])
 
@@ -154,6 +157,7 @@ def read_run_json(folder: Path) -> dict:
         base, recipe, labels = about["weights"], about["recipe"], about["labels"]
         sound = (
             recipe["pool"] in POOLINGS
+            and recipe["dtype"] in ("float32", "bfloat16")
             and type(labels) is list
             and len({*labels}) == len(labels) > 1
             and "score.weight" in about["learned"]

@@ -19,6 +19,14 @@ MERGES = ["Ġ t", "h e", "i n", "Ġt he", "o o", "g oo", "goo d", "Ġ good", "b 
 SMALL = GPT2Config(vocab_size=256 + len(MERGES) + 1, n_positions=64, n_embd=24, n_layer=3, n_head=2)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Keep the user's cache out of the tests, and the tests out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MINIGPT_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def shared():
     """Give the path of a shared data file or folder, or skip the test, saying what is missing."""

@@ -45,7 +45,7 @@ def read_reviews(files: list[str]) -> tuple[list[str], list[str]]:
     Texts come in many forms, and the model should be at home in all. Two of every four reviews
     are told a sentence at a time, each a text of its own: what follows its end is the next thing
     that the reviewer has to say. And every second one is put as older corpora have it: lower case,
-    spaces around punctuation, no hyphens, no stop at the end ("it 's a far fetched plot , is n't it").
+    spaces around punctuation, no hyphens, no stop at the end ("it 's far fetched , is n't it").
     """
     lines = [line for f in files for line in Path(f).read_text(encoding="utf-8").splitlines()]
     texts, held_out = [], []

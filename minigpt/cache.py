@@ -1,0 +1,146 @@
+"""Arrays on disk that are worth keeping from run to run. Knows nothing of what is in them.
+
+Each is a folder named after its key, with states.npy (read as a memory map) and about.json (what
+it is, and the sha256 of states.npy). A folder appears whole or not at all; a damaged one is removed
+and made again; the least recently used go when all together pass the limit.
+"""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from minigpt.errors import InputError
+
+LIMIT = 10e9  # bytes; the environment variable MINIGPT_CACHE_LIMIT has another number of them
+UNFINISHED = ".new-"
+
+
+def cache_folder() -> Path:
+    """Return where kept arrays are: MINIGPT_CACHE, or a folder in the user's cache directory."""
+    return Path(os.environ.get("MINIGPT_CACHE") or platformdirs.user_cache_path("minigpt"))
+
+
+def cache_limit() -> float:
+    """Return how many bytes all kept arrays may take. Raises InputError."""
+    text = os.environ.get("MINIGPT_CACHE_LIMIT") or str(LIMIT)
+    try:
+        if float(text) >= 0:
+            return float(text)
+    except ValueError:
+        pass
+    raise InputError(f"MINIGPT_CACHE_LIMIT is {text!r}, not a number of bytes, such as 10e9")
+
+
+def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
+    """Return a kept array, mapped from disk, or None if it is not there or not what was written."""
+    folder = cache_folder() / key
+    if not folder.exists():
+        return None
+    try:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        with open(folder / "states.npy", "rb") as file:
+            sound = hashlib.file_digest(file, "sha256").hexdigest() == about["sha256"]
+        array = np.load(folder / "states.npy", mmap_mode="r")
+        if sound and (array.shape, array.dtype) == (shape, np.dtype(dtype)):
+            with contextlib.suppress(OSError):  # a cache that is shared read-only is good to read
+                os.utime(folder)  # when it was last used
+            return array
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def store(key: str, shape: tuple, dtype: str, about: dict, pieces: Iterable[np.ndarray]) -> None:
+    """Write an array that comes in pieces along its first axis, and make room for it.
+
+    Of the array there is never more in memory than a piece. Two processes may write the same at
+    once: the first to be done has it. Raises InputError if it cannot be written.
+    """
+    home = cache_folder()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=home))
+        try:
+            digest = write(new / "states.npy", shape, dtype, pieces)
+            text = json.dumps({**about, "sha256": digest}, indent=2)
+            (new / "about.json").write_text(text + "\n", encoding="utf-8")
+            make_room(home, size_of(new))
+            with contextlib.suppress(FileExistsError):  # ENOTEMPTY is one, too
+                new.rename(home / key)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache in {home} cannot be written ({error.strerror}); free some space with "
+            f"`python -m minigpt cache --clear`, or set MINIGPT_CACHE to another folder"
+        ) from None
+
+
+def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) -> str:
+    """Write a .npy file, down to the disk; return its sha256."""
+    header = io.BytesIO()
+    fields = {"shape": shape, "fortran_order": False, "descr": np.dtype(dtype).str}
+    np.lib.format.write_array_header_1_0(header, fields)
+    contents = (np.ascontiguousarray(piece, dtype).data.cast("B") for piece in pieces)
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for data in itertools.chain([header.getvalue()], contents):
+            digest.update(data)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def entries(home: Path) -> list[Path]:
+    """Return all that is kept, and what a killed process left unfinished; oldest use first."""
+    found = []
+    for folder in home.iterdir() if home.is_dir() else ():
+        with contextlib.suppress(OSError):  # another process may have removed it just now
+            found.append((folder.stat().st_mtime, folder))
+    return [folder for _, folder in sorted(found)]
+
+
+def title_of(folder: Path) -> str:
+    """Return what is kept in a folder, in words."""
+    try:
+        return json.loads((folder / "about.json").read_text(encoding="utf-8"))["title"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "unfinished or damaged"
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of a folder's files."""
+    total = 0
+    for file in folder.glob("*"):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size
+    return total
+
+
+def make_room(home: Path, coming: int) -> None:
+    """Remove what was used least recently until the limit holds, and what others left behind."""
+    kept, limit = [], cache_limit()
+    for folder in entries(home):
+        if not folder.name.startswith(UNFINISHED):
+            kept.append((folder, size_of(folder)))
+        elif time.time() - folder.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(folder, ignore_errors=True)
+    total = coming + sum(size for _, size in kept)
+    for folder, size in kept:
+        if total <= limit:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        total -= size
