@@ -4,6 +4,8 @@ Read from top to bottom: this is the only place where everything is wired. Data 
 text -> ids -> hidden states -> one pooled vector -> logits -> loss.
 """
 
+import dataclasses
+
 import torch
 
 from minigpt.batches import tokenize
@@ -14,9 +16,10 @@ from minigpt.errors import InputError, Parser, errors_for_people
 from minigpt.fit import evaluate, fit, recipe_of
 from minigpt.flags import DEVICES, DTYPES, above_zero, at_least, device_of, dtype_of
 from minigpt.freeze import count, freeze, frozen_unchanged, names_to_learn, policy_name, table
-from minigpt.frozen import fit_head, keep
+from minigpt.frozen import HEAD, fit_head, keep
 from minigpt.metrics import summarize
-from minigpt.runs import Clock, check_out, peak_memory, report, save_run
+from minigpt.report import Clock, peak_memory, report
+from minigpt.runs import check_out, save_run
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
 
@@ -33,7 +36,7 @@ def parse():
     policy.add_argument("--freeze-trunk", action="store_true", help="only the head")
     policy.add_argument("--train-last", type=int, metavar="N", help="the last N blocks, ln_f, head")
     policy.add_argument("--train-only", metavar="GLOB[,GLOB]", help="tensors by name, and the head")
-    add("--warm-head", type=at_least(1), metavar="E", help="first E epochs with a frozen trunk")
+    add("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone first")
 
     add("--pool", default="last", choices=POOLINGS)
     add("--append-end", action="store_true", help="put <|endoftext|> after each text")
@@ -58,17 +61,13 @@ def parse():
     return args
 
 
-HEAD = {"epochs": 30, "lr": 1e-3}  # what suits a head on a frozen trunk
-
-
 def settle(args, checkpoint) -> None:
     """Give the flags that were left out the values that suit what learns and the trunk's size."""
     config = checkpoint.config
     args.weights = checkpoint.name
-    args.epochs = args.epochs or (HEAD["epochs"] if args.freeze_trunk else 3)
+    args.epochs = args.epochs or (HEAD.epochs if args.freeze_trunk else 3)
     if args.lr is None:  # for a trunk: the wider, the smaller; 5e-5 for gpt2
-        args.lr = HEAD["lr"] if args.freeze_trunk else 0.04 / config.n_embd
-    args.dropout = config.resid_pdrop if args.dropout is None else args.dropout
+        args.lr = HEAD.lr if args.freeze_trunk else 0.04 / config.n_embd
     args.max_length = args.max_length or config.n_positions
     least, most = 1 + args.append_end, config.n_positions
     if not least <= args.max_length <= most:
@@ -132,8 +131,10 @@ def job(args, clock: Clock, group: Group):
         freeze(model, set())
         vectors = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
         clock.lap("frozen")
-        flags = vars(args) | ({**HEAD, "epochs": args.warm_head} if args.warm_head else {})
-        kept, lines = fit_head(model, *vectors, recipe_of(flags), group, args.quiet)
+        recipe = recipe_of(vars(args))
+        if args.warm_head:  # --epochs and --lr are for what comes after
+            recipe = dataclasses.replace(recipe, epochs=args.warm_head, lr=HEAD.lr)
+        kept, lines = fit_head(model, *vectors, recipe, group, args.quiet)
         history += [{"phase": "head"} | line for line in lines]
         freeze(model, learn)
         clock.lap("fit")
@@ -146,10 +147,11 @@ def job(args, clock: Clock, group: Group):
 
     # The test set, once; and the proof that what was frozen is what was loaded
     logits = evaluate(model, keep(model, test, checkpoint, group, args.quiet), group)
+    if not logits.isfinite().all():
+        raise InputError("some test texts get scores that are no numbers: damaged weights?")
     figures = summarize(logits, dataset.test, dataset.labels)
     clock.lap("test")
-    if not frozen_unchanged(model, checkpoint):
-        raise RuntimeError("a frozen tensor has changed: a bug in minigpt, please report it")
+    unchanged = frozen_unchanged(model, checkpoint)
 
     counts = count(model)
     metrics = {
@@ -166,7 +168,7 @@ def job(args, clock: Clock, group: Group):
             "test": len(test),
             "truncated": truncated,
         },
-        "freezing": {"policy": policy_name(args), **counts, "frozen_unchanged": True},
+        "freezing": {"policy": policy_name(args), **counts, "frozen_unchanged": unchanged},
         "recipe": vars(args),
         "dev": {"accuracy": kept["dev_accuracy"]},
         "test": figures,

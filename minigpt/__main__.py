@@ -9,12 +9,12 @@ import time
 import torch
 
 from minigpt.batches import tokenize
-from minigpt.cache import cache_folder, cache_limit, entries, size_of, title_of
-from minigpt.data import Example
+from minigpt.cache import cache_limit, entries, size_of, states_folder, title_of
 from minigpt.errors import InputError, Parser, errors_for_people
 from minigpt.fit import evaluate
 from minigpt.flags import DEVICES, at_least, device_of
 from minigpt.generate import generate_text
+from minigpt.readers import Example
 from minigpt.runs import Run, load_run
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
@@ -36,7 +36,7 @@ def texts_of(args):
 def lines_of(file: str | int, name: str):
     """Yield the lines of a file, or of file descriptor 0, without their ends."""
     try:
-        with open(file, encoding="utf-8-sig", newline="\n") as lines:
+        with open(file, encoding="utf-8-sig", newline="\n", closefd=file != 0) as lines:
             yield from (line.rstrip("\r\n") for line in lines)
     except UnicodeDecodeError:
         raise InputError(f"{name}: not UTF-8; convert it to UTF-8") from None
@@ -68,7 +68,7 @@ def predict(argv: list[str]) -> None:
                 found = {"text": text, "label": label, "probability": table[label]}
                 print(json.dumps(found | {"probabilities": table}))
             else:
-                print(f"{label}\t{table[label]:.3f}\t{text}")
+                print(f"{label}\t{table[label]:.3f}\t{' '.join(text.splitlines())}")
 
 
 def generate(argv: list[str]) -> None:
@@ -96,9 +96,9 @@ def cache(argv: list[str]) -> None:
     parser = Parser(prog="python -m minigpt cache", description=cache.__doc__)
     parser.add_argument("--clear", action="store_true", help="remove it all")
     args = parser.parse_args(argv)
-    home, total = cache_folder(), 0
-    for folder in entries(home):
-        size, when = size_of(folder), time.localtime(folder.stat().st_mtime)
+    home, total = states_folder(), 0
+    for used, folder in entries(home):
+        size, when = size_of(folder), time.localtime(used)
         total += size
         print(
             f"{size / 1e6:12,.1f} MB  {time.strftime('%Y-%m-%d %H:%M', when)}  {title_of(folder)}"

@@ -6,7 +6,7 @@ import numpy as np
 import tiktoken
 import torch
 
-from minigpt.data import Example
+from minigpt.readers import Example
 from minigpt.tokenizer import LONGEST
 
 # B texts in a batch, T tokens in the longest of them

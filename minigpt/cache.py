@@ -1,11 +1,12 @@
-"""Arrays on disk that are worth keeping from run to run. Knows nothing of what is in them.
+"""What is worth keeping from run to run: large arrays, and the hashes of large files.
 
-Each is a folder named after its key, with states.npy (read as a memory map) and about.json (what
-it is, and the sha256 of states.npy). A folder appears whole or not at all; a damaged one is removed
-and made again; the least recently used go when all together pass the limit.
+An array is a folder named after its key, with states.npy (read as a memory map) and about.json
+(what it is, and the sha256 of states.npy). A folder appears whole or not at all; a damaged one is
+removed and made again; the least recently used go when all together pass the limit.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import itertools
@@ -31,6 +32,31 @@ def cache_folder() -> Path:
     return Path(os.environ.get("MINIGPT_CACHE") or platformdirs.user_cache_path("minigpt"))
 
 
+def states_folder() -> Path:
+    return cache_folder() / "states"
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's hash; it is computed once, and remembered until the file is another one."""
+    about = path.stat()
+    identity = (str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ino)
+    name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+    memory = cache_folder() / "sha256" / name
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        found = memory.read_text(encoding="ascii")
+        if len(found) == 64:
+            return found
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - about.st_mtime_ns > 2e9:  # else it might change again within a clock tick
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing is remembered
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            new = memory.with_suffix(f".{os.getpid()}")
+            new.write_text(found, encoding="ascii")
+            new.replace(memory)
+    return found
+
+
 def cache_limit() -> float:
     """Return how many bytes all kept arrays may take. Raises InputError."""
     text = os.environ.get("MINIGPT_CACHE_LIMIT") or str(LIMIT)
@@ -44,7 +70,7 @@ def cache_limit() -> float:
 
 def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
     """Return a kept array, mapped from disk, or None if it is not there or not what was written."""
-    folder = cache_folder() / key
+    folder = states_folder() / key
     if not folder.exists():
         return None
     try:
@@ -56,7 +82,7 @@ def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
             with contextlib.suppress(OSError):  # a cache that is shared read-only is good to read
                 os.utime(folder)  # when it was last used
             return array
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
         pass
     shutil.rmtree(folder, ignore_errors=True)
     return None
@@ -68,7 +94,7 @@ def store(key: str, shape: tuple, dtype: str, about: dict, pieces: Iterable[np.n
     Of the array there is never more in memory than a piece. Two processes may write the same at
     once: the first to be done has it. Raises InputError if it cannot be written.
     """
-    home = cache_folder()
+    home = states_folder()
     try:
         home.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=home))
@@ -77,8 +103,11 @@ def store(key: str, shape: tuple, dtype: str, about: dict, pieces: Iterable[np.n
             text = json.dumps({**about, "sha256": digest}, indent=2)
             (new / "about.json").write_text(text + "\n", encoding="utf-8")
             make_room(home, size_of(new))
-            with contextlib.suppress(FileExistsError):  # ENOTEMPTY is one, too
+            try:
                 new.rename(home / key)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another one was faster
+                    raise
         finally:
             shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
@@ -104,13 +133,13 @@ def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) ->
     return digest.hexdigest()
 
 
-def entries(home: Path) -> list[Path]:
-    """Return all that is kept, and what a killed process left unfinished; oldest use first."""
+def entries(home: Path) -> list[tuple[float, Path]]:
+    """Return (when last used, folder) of all there is, unfinished ones too; oldest use first."""
     found = []
     for folder in home.iterdir() if home.is_dir() else ():
         with contextlib.suppress(OSError):  # another process may have removed it just now
             found.append((folder.stat().st_mtime, folder))
-    return [folder for _, folder in sorted(found)]
+    return sorted(found)
 
 
 def title_of(folder: Path) -> str:
@@ -133,10 +162,10 @@ def size_of(folder: Path) -> int:
 def make_room(home: Path, coming: int) -> None:
     """Remove what was used least recently until the limit holds, and what others left behind."""
     kept, limit = [], cache_limit()
-    for folder in entries(home):
+    for used, folder in entries(home):
         if not folder.name.startswith(UNFINISHED):
             kept.append((folder, size_of(folder)))
-        elif time.time() - folder.stat().st_mtime > 24 * 3600:
+        elif time.time() - used > 24 * 3600:
             shutil.rmtree(folder, ignore_errors=True)
     total = coming + sum(size for _, size in kept)
     for folder, size in kept:

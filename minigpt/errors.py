@@ -10,14 +10,17 @@ class InputError(ValueError):
     """Bad input. The message says what is wrong, where, and what to do."""
 
 
-def some(names) -> str:
+def first_few(names) -> str:
     """Return a list for a person: the first three names, and how many more there are."""
     names = list(names)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are InputErrors, too."""
+    """An argument parser whose complaints are InputErrors, too, and that takes no half names."""
+
+    def __init__(self, **how):
+        super().__init__(allow_abbrev=False, **how)
 
     def error(self, message):
         raise InputError(f"{message}; `{self.prog} --help` lists the choices")
@@ -38,7 +41,8 @@ def errors_for_people():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
-        if "memory" not in f"{type(error).__name__} {error}".lower():
+        full = ("out of memory", "allocate memory", "DefaultCPUAllocator")
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in full):
             raise  # a bug: its traceback is wanted
         message = "not enough memory; try a smaller --batch-size with --accumulate, or --max-length"
     except OSError as error:

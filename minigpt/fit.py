@@ -124,6 +124,8 @@ def fit(
     step, began = 0, time.monotonic()
     shown = began
     kept = {"epoch": 0, "step": 0} | measure(evaluate(model, dev, group), dev.labels)
+    if not math.isfinite(kept["dev_loss"]):
+        raise InputError("the loss is no number before training has begun: damaged weights?")
     best, history = [p.detach().clone() for p in learning], [kept]
     hide = quiet or group.rank > 0 or None  # None: hidden where there is no terminal
     with tqdm(total=recipe.epochs * len(train), unit=" examples", disable=hide) as bar:

@@ -10,7 +10,7 @@ import torch
 from minigpt.classifier import Classifier
 from minigpt.errors import InputError
 from minigpt.model import GPT2
-from minigpt.weights import Checkpoint, open_tensors
+from minigpt.weights import Checkpoint, describe, open_tensors
 
 
 def names_to_learn(
@@ -107,10 +107,16 @@ def table(model: Classifier) -> str:
 
 
 def frozen_unchanged(model: Classifier, checkpoint: Checkpoint) -> bool:
-    """Compare every frozen tensor of the trunk, bit for bit, with the checkpoint's file."""
-    stored = open_tensors(checkpoint)  # opened again: what the model holds proves nothing
+    """Compare every frozen tensor of the trunk, bit for bit, with the checkpoint's file.
+
+    The file is opened again: what the model holds proves nothing. Raises InputError if it has been
+    replaced in the meantime.
+    """
+    if describe(checkpoint.name, checkpoint.folder).sha256 != checkpoint.sha256:
+        raise InputError(f"{checkpoint.folder} was replaced during the run; train again")
+    frozen = {n: p for n, p in model.transformer.named_parameters() if not p.requires_grad}
+    stored = open_tensors(checkpoint, only=frozen)
     return all(
         torch.equal(p.detach().cpu().view(torch.int32), stored[name].view(torch.int32))
-        for name, p in model.transformer.named_parameters()
-        if not p.requires_grad
+        for name, p in frozen.items()
     )

@@ -32,6 +32,18 @@ FORMAT = 1  # of what is kept on disk: raise it when the numbers or their order 
 STORED = {torch.float32: "<f4", torch.bfloat16: "<i2"}  # numpy has no bfloat16: its bits, then
 
 
+HEAD = Recipe(  # what suits a head on pooled vectors: the defaults of `train.py --freeze-trunk`
+    epochs=30,
+    batch_size=32,
+    lr=1e-3,
+    weight_decay=0.1,
+    warmup=0.1,
+    clip=1.0,
+    accumulate=1,
+    seed=0,
+)
+
+
 def first_to_learn(trunk: GPT2) -> int:
     """Return k: reading may start from what enters block k, since nothing below it learns.
 

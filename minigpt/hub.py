@@ -48,9 +48,12 @@ def from_hub(
 
 
 def reachable(url: str, seconds: float = 3.0) -> bool:
-    """Return whether a server has it, in bounded time even where the look-up of its name hangs."""
+    """Return whether the Hub answers, in bounded time even where the look-up of its name hangs.
+
+    Any answer will do, but that of a proxy or a login page in between: the Hub's own says more.
+    """
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import build_hf_headers, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
@@ -58,7 +61,8 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
 
     def ask():
         with contextlib.suppress(Exception):  # whatever it is, it cannot be had
-            if get_session().head(url, timeout=seconds).status_code < 400:
+            answer = get_session().head(url, timeout=seconds, headers=build_hf_headers())
+            if answer.status_code < 400 or "x-error-code" in answer.headers:
                 answered.set()
 
     thread = threading.Thread(target=ask, daemon=True)

@@ -6,7 +6,7 @@ from collections import defaultdict
 import torch
 import torch.nn.functional as F
 
-from minigpt.data import Example
+from minigpt.readers import Example
 
 # N texts, K classes
 
@@ -34,7 +34,8 @@ def pairs_in_order(logits, examples: list[Example], labels: tuple) -> tuple[int,
     """Return (pairs whose second-class twin scores higher, pairs): chance is one half."""
     scores = defaultdict(dict)
     for score, example in zip((logits[:, 1] - logits[:, 0]).tolist(), examples, strict=True):
-        scores[example.pair][example.label] = score
+        if example.pair:
+            scores[example.pair][example.label] = score
     twins = [pair for pair in scores.values() if len(pair) == 2]
     return sum(pair[labels[1]] > pair[labels[0]] for pair in twins), len(twins)
 
@@ -57,10 +58,10 @@ def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:
         "loss": F.cross_entropy(logits, truth).item(),
         "confusion": confusion.tolist(),
     }
-    paired = len(labels) == 2 and all(e.pair for e in examples)
+    ordered, pairs = pairs_in_order(logits, examples, labels) if len(labels) == 2 else (0, 0)
+    paired = pairs > 0
     if paired:
-        ordered, pairs = pairs_in_order(logits, examples, labels)
-        figures["pairs"] = {"n": pairs, "in_order": ordered / max(1, pairs)}
+        figures["pairs"] = {"n": pairs, "in_order": ordered / pairs}
     if all(e.kind for e in examples):
         figures["kinds"] = {}
         for kind in sorted({e.kind for e in examples}):

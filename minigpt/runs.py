@@ -6,6 +6,7 @@ learned.safetensors   the tensors that learned, under their official names, and 
 history.jsonl         a line for each evaluation
 """
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -13,7 +14,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import safetensors
@@ -22,7 +22,7 @@ import tiktoken
 import torch
 
 from minigpt.classifier import POOLINGS, Classifier
-from minigpt.errors import InputError, some
+from minigpt.errors import InputError, first_few
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
 
@@ -54,7 +54,8 @@ def check_out(out: str | None) -> Path | None:
     except OSError as error:
         raise InputError(f"{parent} cannot be written ({error.strerror}); say --out") from None
     for path in made:  # nothing is left behind if the run comes to nothing
-        path.rmdir()
+        with contextlib.suppress(OSError):  # another run has come to need it
+            path.rmdir()
     return folder
 
 
@@ -113,7 +114,10 @@ def load_run(folder: str, device: str = "cpu") -> Run:
     """Open a run on its base weights, which must be the very same ones. Raises InputError."""
     about = read_run_json(Path(folder))
     base, recipe, labels = about["weights"], about["recipe"], tuple(about["labels"])
-    checkpoint = find_checkpoint(base["name"])
+    try:
+        checkpoint = find_checkpoint(base["name"])
+    except InputError as error:
+        raise InputError(f"{folder} stands on weights that cannot be had: {error}") from None
     if checkpoint.sha256 != base["sha256"]:
         raise InputError(
             f"{folder} was trained on weights with sha256 {base['sha256']}, but {base['name']} now "
@@ -133,7 +137,7 @@ def load_run(folder: str, device: str = "cpu") -> Run:
         if not fits or tensor.dtype != torch.float32 or not tensor.isfinite().all():
             wrong.add(name)
     if wrong:
-        raise InputError(f"{path} does not fit: {some(sorted(wrong))}")
+        raise InputError(f"{path} does not fit: {first_few(sorted(wrong))}")
     least, most = 1 + recipe["append_end"], checkpoint.config.n_positions
     if not least <= recipe["max_length"] <= most:
         raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
@@ -162,6 +166,7 @@ def read_run_json(folder: Path) -> dict:
             and len({*labels}) == len(labels) > 1
             and "score.weight" in about["learned"]
             and all(type(text) is str for text in [*labels, base["name"], base["sha256"]])
+            and all(type(name) is str for name in about["learned"])
             and type(recipe["append_end"]) is bool
             and type(recipe["max_length"]) is int
         )
@@ -170,51 +175,3 @@ def read_run_json(folder: Path) -> dict:
     if not sound:
         raise InputError(f"{path} is damaged; train again, or bring it back from a copy")
     return about
-
-
-class Clock:
-    """Seconds by phase."""
-
-    def __init__(self):
-        self.start = self.last = time.monotonic()
-        self.laps = {"load": 0.0, "frozen": 0.0, "fit": 0.0, "test": 0.0}
-
-    def lap(self, phase: str) -> None:
-        """Say that what went on since the last lap was `phase`."""
-        now = time.monotonic()
-        self.laps[phase] += now - self.last
-        self.last = now
-
-    def seconds(self) -> dict[str, float]:
-        laps = self.laps | {"total": time.monotonic() - self.start}
-        return {phase: round(seconds, 3) for phase, seconds in laps.items()}
-
-
-UNCHANGED = "unchanged, bit for bit"  # train.py stops before this where it is not so
-
-
-def report(metrics: dict, folder: Path) -> str:
-    """Return what a run has come to, in a few lines for a person."""
-    test, freezing = metrics["test"], metrics["freezing"]
-    low, high = test["interval"]
-    rows = [
-        ("test accuracy", f"{test['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%})"),
-        ("learned", f"{freezing['learning']:,} of {freezing['total']:,} numbers"),
-        ("frozen tensors", "none" if freezing["learning"] == freezing["total"] else UNCHANGED),
-        ("time", f"{metrics['seconds']['total']:.1f} s"),
-        ("run", str(folder)),
-    ]
-    if "pairs" in test:
-        pairs = test["pairs"]
-        rows.insert(1, ("pairs in order", f"{pairs['in_order']:.1%} of {pairs['n']}; chance: 50 %"))
-    return "\n".join(f"{name:16}{value}" for name, value in rows)
-
-
-def peak_memory() -> int | None:
-    """Return the most memory this process ever held, in bytes (None where nobody counts it)."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if os.uname().sysname == "Darwin" else peak * 1024

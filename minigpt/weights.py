@@ -5,7 +5,6 @@ float32 file are mapped from disk as they are. Knows nothing of text or labels.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -16,8 +15,9 @@ import safetensors
 import safetensors.torch
 import torch
 
+from minigpt.cache import sha256_of
 from minigpt.config import GPT2Config
-from minigpt.errors import InputError, some
+from minigpt.errors import InputError, first_few
 from minigpt.hub import NoNetwork, from_hub
 from minigpt.model import GPT2
 
@@ -100,8 +100,7 @@ def describe(name: str, folder: Path, sha256: str | None = None) -> Checkpoint:
         config = GPT2Config.from_json(json.loads((folder / "config.json").read_bytes()))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{folder / 'config.json'}: {error}") from None
-    with open(folder / "model.safetensors", "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(folder / "model.safetensors")
     if sha256 not in (None, found):
         raise InputError(
             f"{folder / 'model.safetensors'} is not the official file: its sha256 is {found}, "
@@ -110,8 +109,8 @@ def describe(name: str, folder: Path, sha256: str | None = None) -> Checkpoint:
     return Checkpoint(name, folder, found, config)
 
 
-def open_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """Return the trunk's parameters by official name, mapped from the file, in float32.
+def open_tensors(checkpoint: Checkpoint, only=None) -> dict[str, torch.Tensor]:
+    """Return the trunk's parameters (or `only` those named), mapped from the file, in float32.
 
     Opens files with or without the prefix `transformer.`, with or without masks, in F32, F16 or
     BF16. Every name, type and shape is checked before a value is read. Raises InputError.
@@ -127,19 +126,22 @@ def open_tensors(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
                 raise InputError(f"{path} has some tensors twice, with and without `transformer.`")
             parameters = {n: s for n, s in stored.items() if not NOT_PARAMETERS.fullmatch(n)}
             if missing := sorted(wanted.keys() - parameters.keys()):
-                raise InputError(f"{path} lacks {some(missing)}, which config.json asks for")
+                raise InputError(f"{path} lacks {first_few(missing)}, which config.json asks for")
             if extra := sorted(parameters.keys() - wanted.keys()):
-                raise InputError(f"{path} has {some(extra)}, which no GPT-2 of its config.json has")
+                raise InputError(f"{path} has {first_few(extra)}, which config.json knows not of")
             for name, shape in wanted.items():
                 tensor = file.get_slice(parameters[name])
                 if tensor.get_dtype() not in FLOATS:
-                    raise InputError(f"{path}: {name} is {tensor.get_dtype()}, not {some(FLOATS)}")
+                    raise InputError(
+                        f"{path}: {name} is {tensor.get_dtype()}, not {first_few(FLOATS)}"
+                    )
                 if tuple(tensor.get_shape()) != shape:
                     raise InputError(
                         f"{path}: {name} has shape {tensor.get_shape()}, but config.json says "
                         f"{list(shape)}"
                     )
-            return {name: file.get_tensor(parameters[name]).float() for name in wanted}
+            names = wanted if only is None else only
+            return {name: file.get_tensor(parameters[name]).float() for name in names}
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
 

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from conftest import random_trunk
-from test_model import oracle_of
+from test_model import oracle_of, sizes
 
 from minigpt.classifier import POOLINGS, Classifier, pool
+from minigpt.config import GPT2Config
+from minigpt.model import GPT2, initialize
 
 transformers = pytest.importorskip("transformers")
 
@@ -55,20 +57,38 @@ def test_a_text_has_the_same_logits_alone_and_in_any_batch(how, pad):
     torch.testing.assert_close(in_batch, alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("left", [False, True])
 @torch.no_grad()
-def test_logits_are_those_of_transformers_padded_on_either_side(left):
-    model = Classifier(random_trunk(), 3).eval()
-    kind, pad = transformers.GPT2ForSequenceClassification, 255
-    oracle = oracle_of(model.transformer, kind, num_labels=3, pad_token_id=pad)
+def difference(trunk, texts, left: bool) -> float:
+    """Return how far class scores are from those of transformers, padded on one side or the other.
+
+    The pad token is one that no text has: transformers finds the last token by it.
+    """
+    model, pad = Classifier(trunk, 3).eval(), trunk.config.vocab_size - 1
+    oracle = oracle_of(
+        trunk, transformers.GPT2ForSequenceClassification, num_labels=3, pad_token_id=pad
+    )
     oracle.score.load_state_dict(model.score.state_dict())
-    texts = some_texts()
     ids, lengths = padded(texts, pad, left)
-    positions = torch.arange(ids.size(1))
-    real = positions >= ids.size(1) - lengths[:, None] if left else positions < lengths[:, None]
+    places = torch.arange(ids.size(1))
+    real = places >= ids.size(1) - lengths[:, None] if left else places < lengths[:, None]
     theirs = oracle(ids, attention_mask=real.long(), position_ids=(real.cumsum(1) - 1).clamp(min=0))
-    ours = model(*padded(texts))
-    assert (ours - theirs.logits).abs().max() <= 1e-4
+    return (model(*padded(texts)) - theirs.logits).abs().max().item()
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("seed", range(20))
+def test_logits_are_those_of_transformers_padded_on_either_side(seed, left):
+    trunk = random_trunk(seed, **sizes(seed))
+    context, words = trunk.config.n_positions, trunk.config.vocab_size - 1
+    texts = [torch.randint(words, (n,)).tolist() for n in (1, 5, context // 2, context)]
+    assert difference(trunk, texts, left) <= 1e-4
+
+
+def test_logits_of_the_official_shape_are_those_of_transformers():
+    trunk = initialize(GPT2(GPT2Config())).eval()
+    texts = [torch.randint(50256, (n,)).tolist() for n in (1, 30, 77)]
+    assert difference(trunk, texts, left=True) <= 1e-4
+    assert difference(trunk, texts, left=False) <= 1e-4
 
 
 def test_the_state_dict_has_the_names_of_transformers():

@@ -6,8 +6,9 @@ import torch
 from conftest import ROOT, SMALL, write_vocabulary
 
 from minigpt.batches import Tokens, shuffled_batches, token_batches, tokenize
-from minigpt.data import Example, label_names, load_dataset, read_examples
+from minigpt.data import label_names, load_dataset
 from minigpt.errors import InputError
+from minigpt.readers import Example, read_examples
 from minigpt.tokenizer import load_tokenizer
 
 
@@ -74,6 +75,7 @@ BAD = [
     ("number.jsonl", '{"text": 5, "label": 1}', "line 1: no text"),
     ("three.tsv", "a\tb\t1\n", "neither a header with text|sentence|content and label"),
     ("one.tsv", "a\nb\n", "nor two columns"),
+    ("stars.csv", "review,stars\na,1\nb,0\nc,1\n", "name the columns"),
     ("short.tsv", "a\t1\n\nb\n", "line 3: 1 columns instead of 2"),
     ("long.csv", 'text,label\n"a\nb",1\nc,1,2\n', "line 4: 3 columns instead of 2"),
     ("quote.csv", 'text,label\n"a" b,1\n', "line 2: "),
@@ -150,7 +152,7 @@ SPLIT = "text\tlabel\tsplit\n" + "a\t1\ttrain\nb\t0\ttrain\nc\t1\ttest\n" * 20
 BAD_DATA = {  # what --data names, the files there, what the message says
     "nothing": ("data.tsv", {}, "no such file"),
     "one class": ("data.tsv", {"data.tsv": rows(30, "0")}, "all of train has the label 0"),
-    "too few": ("data.tsv", {"data.tsv": rows(4)}, "more texts are needed"),
+    "too few": ("data.tsv", {"data.tsv": rows(4)}, "no label has enough of them"),
     "label first": ("", GOOD_FOLDER | {"test.tsv": "1\tb\n"}, "test has the label b"),
     "new label": ("", GOOD_FOLDER | {"dev.tsv": "b\t2\n"}, "dev has the label 2"),
     "no test": ("", {"train.tsv": TRAIN, "dev.tsv": TEST}, "has no test.tsv"),

@@ -15,7 +15,7 @@ from minigpt.data import load_dataset
 from minigpt.errors import InputError
 from minigpt.fit import Recipe, evaluate, fit, learning_rate, make_optimizer
 from minigpt.freeze import freeze
-from minigpt.frozen import Kept, conditioner, fit_head, keep
+from minigpt.frozen import HEAD, Kept, conditioner, fit_head, keep
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
 
@@ -161,8 +161,7 @@ def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(data, appe
         keep(model, tokenize(part, dataset.labels, tokenizer, 256, append_end), checkpoint)
         for part in (dataset.train, dataset.dev, dataset.test)
     )
-    recipe = Recipe(30, 32, 1e-3, 0.1, 0.1, 1.0, 1, seed=0)  # the defaults of train.py
-    fit_head(model, train, dev, recipe)
+    fit_head(model, train, dev, HEAD)
 
     def standardised(part):
         return (part.states[part.starts] - mean) / std, part.labels.numpy()

@@ -1,0 +1,132 @@
+"""What is kept on disk: whole or not there, bounded, and never trusted unread."""
+
+import os
+import subprocess
+import sys
+import time
+import weakref
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from minigpt import cache
+from minigpt.errors import InputError
+
+SHAPE = (30, 5)
+
+
+def pieces(seed=0):
+    yield from np.random.default_rng(seed).normal(size=SHAPE).astype("<f4").reshape(3, 10, 5)
+
+
+def put(key: str, seed=0, age=0.0):
+    cache.store(key, SHAPE, "<f4", {"title": key}, pieces(seed))
+    then = time.time() - age
+    os.utime(cache.states_folder() / key, (then, then))
+
+
+def test_pieces_come_back_as_one_array_mapped_from_disk():
+    put("a")
+    found = cache.load("a", SHAPE, "<f4")
+    assert isinstance(found, np.memmap) and np.array_equal(found, np.concatenate([*pieces()]))
+    assert cache.load("b", SHAPE, "<f4") is None
+    assert cache.load("a", SHAPE, "<i2") is None  # not what it was taken for
+
+
+def test_there_is_never_more_than_a_piece_in_memory():
+    """So that what is kept may be larger than memory."""
+    alive = []
+
+    def watched():
+        for i in range(20):
+            piece = np.full((1, 5), i, dtype="<f4")
+            alive.append(weakref.ref(piece))
+            yield piece
+            del piece
+            assert sum(ref() is not None for ref in alive) <= 1
+
+    cache.store("a", (20, 5), "<f4", {}, watched())
+    assert cache.load("a", (20, 5), "<f4")[:, 0].tolist() == [*range(20)]
+
+
+def test_what_fails_half_way_leaves_nothing(own_cache):
+    def broken():
+        yield next(pieces())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.store("a", SHAPE, "<f4", {}, broken())
+    assert not any((own_cache / "states").iterdir())
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(own_cache, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"No space left on device.*--clear.*MINIGPT_CACHE"):
+        put("a")
+    assert not any((own_cache / "states").iterdir())
+
+
+def test_the_least_recently_used_go_when_the_limit_is_passed(own_cache, monkeypatch):
+    for i, key in enumerate("abc"):
+        put(key, age=100 - i)
+    assert cache.load("a", SHAPE, "<f4") is not None  # used just now
+    size = cache.size_of(own_cache / "states" / "a")
+    monkeypatch.setenv("MINIGPT_CACHE_LIMIT", str(2.5 * size))
+    put("d")
+    assert {p.name for p in (own_cache / "states").iterdir()} == {"a", "d"}
+
+
+@pytest.mark.parametrize("limit", ["ten", "-1", "nan"])
+def test_a_limit_that_is_no_number_is_refused(limit, monkeypatch):
+    monkeypatch.setenv("MINIGPT_CACHE_LIMIT", limit)
+    with pytest.raises(InputError, match="MINIGPT_CACHE_LIMIT"):
+        cache.cache_limit()
+
+
+def test_what_a_killed_process_left_goes_after_a_day(own_cache):
+    states = own_cache / "states"
+    for name, age in ((".new-old", 25 * 3600), (".new-young", 60)):
+        (states / name).mkdir(parents=True)
+        os.utime(states / name, (time.time() - age,) * 2)
+    put("a")
+    assert {p.name for p in states.iterdir()} == {"a", ".new-young"}
+
+
+WRITE = """
+import sys, numpy as np
+from minigpt import cache
+def pieces():
+    for i in range(200):
+        yield np.full((50, 20), i, dtype="<f4")
+for key in "abcde":
+    cache.store(key, (10000, 20), "<f4", {}, pieces())
+    array = cache.load(key, (10000, 20), "<f4")
+    assert (array[:, 3] == np.repeat(np.arange(200), 50)).all()
+"""
+
+
+def test_two_processes_may_want_the_same_at_once(own_cache):
+    processes = [subprocess.Popen([sys.executable, "-c", WRITE], cwd=ROOT) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert {p.name for p in (own_cache / "states").iterdir()} == {*"abcde"}
+
+
+def test_a_hash_is_computed_once_until_the_file_changes(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    old = time.time() - 60
+    os.utime(path, (old, old))
+    first = cache.sha256_of(path)
+    compute = cache.hashlib.file_digest
+    monkeypatch.setattr(cache.hashlib, "file_digest", None)  # would fail if it were called
+    assert cache.sha256_of(path) == first
+    monkeypatch.setattr(cache.hashlib, "file_digest", compute)
+    path.write_bytes(b"two")
+    second = cache.sha256_of(path)
+    assert second != first
+    path.write_bytes(b"TWO")  # within the same clock tick, perhaps: so fresh a file is read again
+    assert cache.sha256_of(path) not in (first, second)

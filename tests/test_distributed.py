@@ -1,0 +1,97 @@
+"""Two processes are one: torchrun gives the same losses and weights, and nobody is left hanging."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, without_key_bias
+from safetensors.torch import load_file
+from test_train import texts  # noqa: F401
+
+from minigpt.distributed import ALONE
+
+TORCHRUN = [*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node")]
+
+
+def start(processes: int, *flags) -> subprocess.Popen:
+    """Start train.py alone, or as torchrun does."""
+    how = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
+    command = [*how, str(ROOT / "train.py"), *map(str, flags)]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, env=env, text=True, start_new_session=True, **streams)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ["--freeze-trunk", "--epochs", "4"],
+        ["--train-last", "1", "--accumulate", "2", "--batch-size", "7"],
+    ],
+    ids=" ".join,
+)
+def test_two_processes_give_the_losses_and_weights_of_one(policy, checkpoint, texts, tmp_path):  # noqa: F811
+    """Seven texts in a batch do not halve evenly, and the last step of an epoch is smaller."""
+    flags = ["--weights", checkpoint, "--data", texts, "--dropout", "0", "--epochs", "2", *policy]
+    found = []
+    for processes in (1, 2):
+        env_cache = tmp_path / f"cache-{processes}"
+        os.environ["MINIGPT_CACHE"] = str(env_cache)  # own_cache puts the old one back
+        run = start(processes, *flags, "--out", tmp_path / str(processes))
+        out, _ = run.communicate(timeout=120)
+        assert run.returncode == 0, out
+        assert out.count("test accuracy") == 1  # one process speaks
+        folder = tmp_path / str(processes)
+        lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        metrics = json.loads((folder / "metrics.json").read_text())
+        losses = [[line["dev_loss"], line.get("train_loss", 0)] for line in lines]
+        found.append((losses, load_file(folder / "learned.safetensors"), metrics["test"]))
+    (losses, weights, test), (losses_2, weights_2, test_2) = found
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(losses_2), rtol=1e-5, atol=1e-5)
+    for name, tensor in weights.items():
+        ours, oracle = (without_key_bias(name, t) for t in (weights_2[name], tensor))
+        torch.testing.assert_close(ours, oracle, rtol=1e-5, atol=1e-5)
+    assert test["confusion"] == test_2["confusion"]
+
+
+def test_more_processes_than_texts_are_refused(checkpoint, tmp_path):
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.tsv").write_text("good\t1\nbad\t0\n")
+    run = start(3, "--weights", checkpoint, "--data", tmp_path, "--out", tmp_path / "run")
+    out, _ = run.communicate(timeout=120)
+    assert run.returncode != 0 and "error: 3 processes for 2 texts; start fewer" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_when_a_process_dies_the_others_end_and_say_so(checkpoint, texts, tmp_path):  # noqa: F811
+    flags = ["--weights", checkpoint, "--data", texts, "--epochs", "10000"]
+    run = start(2, *flags, "--out", tmp_path / "run")
+    try:
+        workers, deadline = [], time.monotonic() + 60
+        while len(workers) < 2 and time.monotonic() < deadline:
+            time.sleep(0.5)
+            listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True)
+            rows = re.findall(r"(\d+)\s+(\d+)", listed.stdout)
+            workers = [int(pid) for pid, parent in rows if int(parent) == run.pid]
+        time.sleep(8)  # well into training
+        killed = time.monotonic()
+        os.kill(workers[1], signal.SIGKILL)
+        out, _ = run.communicate(timeout=60)
+        assert time.monotonic() - killed < 60 and run.returncode != 0
+        assert "Signal 9 (SIGKILL)" in out or "another process of this run has ended" in out
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_alone_is_a_group_of_one():
+    assert ALONE.share([1, 2, 3]) == [1, 2, 3]
+    assert ALONE.all_agree(True) and not ALONE.all_agree(False)
+    assert list(ALONE.map(lambda batch: torch.tensor(batch), [[1], [2, 3]]))[1].tolist() == [2, 3]
