@@ -73,7 +73,12 @@ def shuffled_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> l
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def token_batches(lengths: np.ndarray, tokens: int = 3072) -> list[np.ndarray]:
+# How many tokens are read at once: as many as keep a device busy, and on a CPU few enough that the
+# hidden states of a block stay in its cache (3,072 at once are a third slower than 1,024 there)
+AT_ONCE = {"cpu": 1024, "cuda": 8192, "mps": 8192}
+
+
+def token_batches(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
     """Return the rows of each batch for reading only: by length, about `tokens` tokens in each."""
     order = np.argsort(-lengths, kind="stable")  # longest first: what does not fit fails at once
     batches, start = [], 0

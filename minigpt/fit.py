@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from minigpt.batches import shuffled_batches, token_batches
+from minigpt.batches import AT_ONCE, shuffled_batches, token_batches
 from minigpt.distributed import ALONE, Group
 from minigpt.errors import InputError
 from minigpt.freeze import train_mode
@@ -74,7 +74,7 @@ def evaluate(model: nn.Module, examples, group: Group = ALONE) -> torch.Tensor: 
         inputs, _ = examples.batch(texts)
         return model(*to_device(inputs, device))
 
-    batches = token_batches(examples.lengths)
+    batches = token_batches(examples.lengths, AT_ONCE[device.type])
     logits = torch.cat(list(group.map(read, batches))).cpu()
     in_order = torch.empty_like(logits)
     in_order[torch.from_numpy(np.concatenate(batches))] = logits

@@ -19,9 +19,10 @@ from torch import nn
 from tqdm import tqdm
 
 from minigpt import cache
-from minigpt.batches import Tokens, token_batches
+from minigpt.batches import AT_ONCE, Tokens, token_batches
 from minigpt.classifier import Classifier, pool
 from minigpt.distributed import ALONE, Group
+from minigpt.errors import InputError
 from minigpt.fit import Recipe, fit, to_device
 from minigpt.model import GPT2
 from minigpt.weights import Checkpoint
@@ -96,7 +97,7 @@ def keep(
         return texts
     pooled = k > len(model.transformer.h)
     rows = np.ones_like(texts.lengths) if pooled else texts.lengths
-    batches = token_batches(texts.lengths)
+    batches = token_batches(texts.lengths, AT_ONCE[model.score.weight.device.type])
     order, starts = np.concatenate(batches), np.empty_like(rows)
     starts[order] = np.cumsum(rows[order]) - rows[order]  # rows stand as they are computed
     dtype = torch.float32 if pooled else model.dtype
@@ -125,6 +126,8 @@ def keep(
                 pass
         group.all_agree(True)  # none reads before all is written
         states = cache.load(*what)
+        if states is None:
+            raise InputError("what was kept in the cache is gone at once; is its limit too low?")
     states = np.asarray(states)  # still mapped, but with indexing as fast as an array's
     return Kept(states, starts, rows, texts.lengths, texts.labels, k)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL, write_vocabulary
 
-from minigpt.batches import Tokens, shuffled_batches, token_batches, tokenize
+from minigpt.batches import AT_ONCE, Tokens, shuffled_batches, token_batches, tokenize
 from minigpt.data import label_names, load_dataset
 from minigpt.errors import InputError
 from minigpt.readers import Example, read_examples
@@ -251,7 +251,7 @@ def test_little_of_what_is_read_is_padding(shared):
     naive = np.array_split(np.random.default_rng(0).permutation(len(lengths)), len(lengths) // 32)
     assert padding(naive, lengths) > 0.4  # what shuffling alone would cost
     assert all(padding(shuffled_batches(lengths, 32, 0, e), lengths) < 0.1 for e in range(3))
-    assert padding(token_batches(lengths), lengths) < 0.03
+    assert all(padding(token_batches(lengths, n), lengths) < 0.03 for n in AT_ONCE.values())
 
 
 def test_a_million_spaces_are_cut_before_they_are_encoded(checkpoint):

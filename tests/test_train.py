@@ -194,6 +194,64 @@ def test_any_text_gets_the_same_answer_alone_and_in_a_batch(text, run, trained):
     assert all(abs(alone[label] - in_batch[label]) < 1e-5 for label in alone)
 
 
+def test_the_cache_is_shown_and_cleared_and_a_second_run_starts_from_it(
+    run, checkpoint, texts, own_cache, monkeypatch
+):
+    flags = ["train", "--train-last", 1, "--weights", checkpoint, "--data", texts, "--epochs", 1]
+    first = run(*flags)
+    assert first[0] == 0, first
+    lines = run("cache")[1].splitlines()
+    assert len(lines) == 4 and str(own_cache) in lines[-1]  # train, dev, test; the sum
+    for n in (160, 20, 20):
+        assert any(f"states before block 2 of {n} texts, {checkpoint}, float32" in s for s in lines)
+
+    monkeypatch.setattr("minigpt.frozen.frozen_pass", None)  # would fail if it were called
+    assert run(*flags)[0] == 0
+    learned = [load_file(f"runs/{n}/learned.safetensors") for n in sorted(os.listdir("runs"))]
+    assert all(torch.equal(learned[0][name], learned[1][name]) for name in learned[0])
+
+    assert "cleared" in run("cache", "--clear")[1]
+    assert len(run("cache")[1].splitlines()) == 1
+
+
+@pytest.mark.parametrize("policy", [["--freeze-trunk"], ["--train-last", "1"]], ids=" ".join)
+def test_a_run_in_bfloat16_learns_the_same_to_bfloat16s_precision(policy, run, checkpoint, texts):
+    flags = [*policy, "--weights", checkpoint, "--data", texts, "--dropout", 0, "--epochs", 2]
+    probabilities = []
+    for dtype in ("float32", "bfloat16"):
+        status, _, err = run("train", *flags, "--dtype", dtype, "--out", dtype)
+        assert status == 0, err
+        assert json.loads(Path(dtype, "run.json").read_text())["recipe"]["dtype"] == dtype
+        out = run("predict", dtype, "--json", "the good bad", "tin 7")[1]
+        answers = [json.loads(line)["probabilities"]["yes"] for line in out.splitlines()]
+        probabilities.append(torch.tensor(answers))
+    assert 0 < (probabilities[0] - probabilities[1]).abs().max() < 0.02
+
+
+def test_bfloat16_where_it_is_slower_gets_a_line_of_advice(run, checkpoint, texts, monkeypatch):
+    slow = {torch.float32: 1.0, torch.bfloat16: 2.0}
+    monkeypatch.setattr("minigpt.flags.seconds_of_product", lambda dtype, device: slow[dtype])
+    flags = ["--freeze-trunk", "--weights", checkpoint, "--data", texts, "--dtype", "bfloat16"]
+    status, _, err = run("train", *flags)
+    assert status == 0 and err == (
+        "advice: bfloat16 is slower than float32 on this machine: leave --dtype out\n"
+    )
+    slow[torch.bfloat16] = 0.5
+    assert run("train", *flags)[2] == ""
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_compute_the_same(run, checkpoint, texts):
+    flags = ["--train-last", 1, "--weights", checkpoint, "--data", texts, "--dropout", 0]
+    for name, more in (("plain", []), ("compiled", ["--compile"])):
+        status, _, err = run("train", *flags, "--epochs", 1, "--out", name, *more)
+        assert status == 0, err
+    plain, compiled = (
+        json.loads(Path(n, "metrics.json").read_text()) for n in ("plain", "compiled")
+    )
+    assert abs(plain["test"]["loss"] - compiled["test"]["loss"]) < 1e-4
+
+
 def test_generate_goes_on_from_the_prompt(run, checkpoint):
     how = ["--weights", checkpoint, "--tokens", 12]
     status, out, err = run("generate", "the good", *how, "--temperature", 0)
