@@ -12,6 +12,9 @@ lint: .venv/tested
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+bench: .venv/tested  ## ours against transformers, a few minutes; BENCH=--small for a first try
+	$(RUN) benchmarks/speed.py $(BENCH)
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet -c constraints.txt -e .
@@ -21,4 +24,4 @@ lint: .venv/tested
 	$(RUN) -m pip install --quiet -c constraints.txt -e .[test]
 	touch $@
 
-.PHONY: train test lint
+.PHONY: train test lint bench

@@ -8,6 +8,10 @@ same trunk with random weights, each beside scikit-learn's logistic regression o
 Needs the test extra: pip install -e .[test]
 """
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -17,25 +21,40 @@ from minigpt.batches import tokenize
 from minigpt.classifier import Classifier
 from minigpt.data import load_dataset
 from minigpt.errors import Parser, errors_for_people
-from minigpt.fit import Recipe, evaluate
-from minigpt.frozen import Vectors, fit_head, pooled_vectors
+from minigpt.fit import evaluate
+from minigpt.freeze import freeze
+from minigpt.frozen import HEAD, Kept, fit_head, keep
 from minigpt.metrics import summarize
 from minigpt.model import initialize
 from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import find_checkpoint, load_trunk
+from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk, save_trunk
 
-RECIPE = Recipe(30, 32, 1e-3, 0.1, 0.1, 1.0, 1, seed=0)  # the defaults of train.py --freeze-trunk
+VECTORS = {  # name: pooling, and whether <|endoftext|> follows the text
+    "last": ("last", False),
+    "<|endoftext|> after it": ("last", True),
+    "mean": ("mean", False),
+    "max": ("max", False),
+    "first": ("first", False),
+}
 
 
-def logistic_regression(train: Vectors, dev: Vectors, test: Vectors) -> float:
+def logistic_regression(train: Kept, dev: Kept, test: Kept) -> float:
     """Return the test accuracy of scikit-learn's best on dev."""
+    parts = [(part.states[part.starts], part.labels.numpy()) for part in (train, dev, test)]
     found = []
     for scaler in (FunctionTransformer(), StandardScaler()):
         for c in (0.01, 0.1, 1, 10):
-            oracle = make_pipeline(scaler, LogisticRegression(C=c, max_iter=3000))
-            oracle.fit(train.features.numpy(), train.labels.numpy())
-            found.append([oracle.score(p.features.numpy(), p.labels.numpy()) for p in (dev, test)])
+            oracle = make_pipeline(scaler, LogisticRegression(C=c, max_iter=3000)).fit(*parts[0])
+            found.append([oracle.score(*part) for part in parts[1:]])
     return max(found, key=lambda scores: scores[0])[1]
+
+
+def with_random_weights(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """Return a checkpoint of the same shape that has learned nothing."""
+    save_trunk(initialize(load_trunk(checkpoint)), folder)
+    for file in ("vocab.json", "merges.txt"):
+        shutil.copy(checkpoint.folder / file, folder)
+    return describe("random", folder)
 
 
 def main():
@@ -46,37 +65,27 @@ def main():
     checkpoint = find_checkpoint(args.weights)
     tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
     dataset = load_dataset(args.data, seed=0)
-    context = checkpoint.config.n_positions
-    trunks = {"pre-trained": load_trunk(checkpoint), "random": load_trunk(checkpoint)}
-    initialize(trunks["random"])
+    splits = dataset.train, dataset.dev, dataset.test
 
     print(f"{checkpoint.name} on {dataset.name}, {len(dataset.test)} test texts")
-    print(f"{'trunk':14}{'vector':22}{'head':>8}{'pairs':>8}{'scikit-learn':>14}")
-    for trunk_name, trunk in trunks.items():
-        for pooling, append_end in (
-            ("last", 0),
-            ("last", 1),
-            ("mean", 0),
-            ("max", 0),
-            ("first", 0),
-        ):
-            torch.manual_seed(0)
-            model = Classifier(trunk, len(dataset.labels), pooling)
-            parts = [
-                pooled_vectors(
-                    model,
-                    tokenize(part, dataset.labels, tokenizer, context, append_end),
-                    quiet=True,
-                )
-                for part in (dataset.train, dataset.dev, dataset.test)
-            ]
-            fit_head(model, *parts[:2], RECIPE, quiet=True)
-            figures = summarize(evaluate(model.score, parts[2]), dataset.test, dataset.labels)
-            vector = "<|endoftext|> after it" if append_end else pooling
-            pairs = f"{figures['pairs']['in_order']:.1%}" if "pairs" in figures else ""
-            oracle = logistic_regression(*parts)
-            row = f"{trunk_name:14}{vector:22}{figures['accuracy']:8.1%}{pairs:>8}{oracle:14.1%}"
-            print(row, flush=True)
+    print(f"{'trunk':14}{'vector':24}{'head':>8}{'pairs':>8}{'scikit-learn':>14}")
+    with tempfile.TemporaryDirectory() as folder:
+        random = with_random_weights(checkpoint, Path(folder))
+        for trunk, found in (("pre-trained", checkpoint), ("random", random)):
+            for name, (pooling, append_end) in VECTORS.items():
+                torch.manual_seed(0)
+                model = Classifier(load_trunk(found), len(dataset.labels), pooling)
+                freeze(model, set())
+                length = found.config.n_positions
+                parts = [
+                    keep(model, tokenize(s, dataset.labels, tokenizer, length, append_end), found)
+                    for s in splits
+                ]
+                fit_head(model, *parts[:2], HEAD)
+                figures = summarize(evaluate(model, parts[2]), dataset.test, dataset.labels)
+                pairs = f"{figures['pairs']['in_order']:.1%}" if "pairs" in figures else ""
+                row = f"{trunk:14}{name:24}{figures['accuracy']:8.1%}{pairs:>8}"
+                print(f"{row}{logistic_regression(*parts):14.1%}", flush=True)
 
 
 if __name__ == "__main__":
