@@ -16,8 +16,9 @@ from minigpt.errors import InputError, Parser, errors_for_people
 from minigpt.fit import evaluate, fit, recipe_of
 from minigpt.flags import DEVICES, DTYPES, above_zero, at_least, device_of, dtype_of
 from minigpt.freeze import count, freeze, frozen_unchanged, names_to_learn, policy_name, table
-from minigpt.frozen import HEAD, fit_head, keep
+from minigpt.frozen import keep
 from minigpt.metrics import summarize
+from minigpt.probe import HEAD, fit_head
 from minigpt.report import Clock, peak_memory, report
 from minigpt.runs import check_out, save_run
 from minigpt.tokenizer import load_tokenizer
@@ -40,10 +41,10 @@ def parse():
 
     add("--pool", default="last", choices=POOLINGS)
     add("--append-end", action="store_true", help="put <|endoftext|> after each text")
-    add("--epochs", type=at_least(1), help="default: 30 for a frozen trunk, else 3")
+    add("--epochs", type=at_least(1), help="default: 20 for a frozen trunk, else 3")
     add("--batch-size", type=at_least(1), default=32)
-    add("--lr", type=above_zero, help="default: 0.001 for a frozen trunk, else 0.04 / n_embd")
-    add("--weight-decay", type=at_least(0.0), default=0.1)
+    add("--lr", type=above_zero, help="default: 0.003 for a frozen trunk, else 0.04 / n_embd")
+    add("--weight-decay", type=at_least(0.0), help="default: 1 for a frozen trunk, else 0.1")
     add("--warmup", type=at_least(0.0, 1.0), default=0.1, help="share of the steps")
     add("--clip", type=above_zero, default=1.0, help="longest gradient")
     add("--accumulate", type=at_least(1), default=1, help="batches to a step")
@@ -68,6 +69,8 @@ def settle(args, checkpoint) -> None:
     args.epochs = args.epochs or (HEAD.epochs if args.freeze_trunk else 3)
     if args.lr is None:  # for a trunk: the wider, the smaller; 5e-5 for gpt2
         args.lr = HEAD.lr if args.freeze_trunk else 0.04 / config.n_embd
+    if args.weight_decay is None:
+        args.weight_decay = HEAD.weight_decay if args.freeze_trunk else 0.1
     args.max_length = args.max_length or config.n_positions
     least, most = 1 + args.append_end, config.n_positions
     if not least <= args.max_length <= most:
@@ -132,8 +135,9 @@ def job(args, clock: Clock, group: Group):
         vectors = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
         clock.lap("frozen")
         recipe = recipe_of(vars(args))
-        if args.warm_head:  # --epochs and --lr are for what comes after
-            recipe = dataclasses.replace(recipe, epochs=args.warm_head, lr=HEAD.lr)
+        if args.warm_head:  # --epochs, --lr and --weight-decay are for what comes after
+            own = {"lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
+            recipe = dataclasses.replace(recipe, epochs=args.warm_head, **own)
         kept, lines = fit_head(model, *vectors, recipe, group, args.quiet)
         history += [{"phase": "head"} | line for line in lines]
         freeze(model, learn)

@@ -23,9 +23,10 @@ from minigpt.data import load_dataset
 from minigpt.errors import Parser, errors_for_people
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze
-from minigpt.frozen import HEAD, Kept, fit_head, keep
+from minigpt.frozen import Kept, keep
 from minigpt.metrics import summarize
 from minigpt.model import initialize
+from minigpt.probe import HEAD, fit_head
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk, save_trunk
 
@@ -40,11 +41,15 @@ VECTORS = {  # name: pooling, and whether <|endoftext|> follows the text
 
 def logistic_regression(train: Kept, dev: Kept, test: Kept) -> float:
     """Return the test accuracy of scikit-learn's best on dev."""
-    parts = [(part.states[part.starts], part.labels.numpy()) for part in (train, dev, test)]
+    parts = [
+        (part.states[part.starts].astype(float), part.labels.numpy()) for part in (train, dev, test)
+    ]
     found = []
     for scaler in (FunctionTransformer(), StandardScaler()):
         for c in (0.01, 0.1, 1, 10):
-            oracle = make_pipeline(scaler, LogisticRegression(C=c, max_iter=3000)).fit(*parts[0])
+            oracle = make_pipeline(scaler, LogisticRegression(C=c, solver="newton-cholesky")).fit(
+                *parts[0]
+            )
             found.append([oracle.score(*part) for part in parts[1:]])
     return max(found, key=lambda scores: scores[0])[1]
 

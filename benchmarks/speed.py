@@ -31,9 +31,10 @@ from minigpt.config import GPT2Config
 from minigpt.data import load_dataset
 from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
-from minigpt.frozen import HEAD, fit_head, keep
+from minigpt.frozen import keep
 from minigpt.generate import generate_ids
 from minigpt.model import GPT2, initialize
+from minigpt.probe import HEAD, fit_head
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, find_checkpoint, load_trunk, save_trunk
 

@@ -10,11 +10,9 @@ import copy
 import dataclasses
 import hashlib
 import json
-import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
@@ -23,26 +21,14 @@ from minigpt.batches import AT_ONCE, Tokens, token_batches
 from minigpt.classifier import Classifier, pool
 from minigpt.distributed import ALONE, Group
 from minigpt.errors import InputError
-from minigpt.fit import Recipe, fit, to_device
+from minigpt.fit import to_device
 from minigpt.model import GPT2
 from minigpt.weights import Checkpoint
 
-# N texts, B of them in a batch, T tokens in its longest, C channels, K classes
+# N texts, B of them in a batch, T tokens in its longest, C channels
 # R rows kept: one for each token of all texts, or one for each text if vectors are pooled
 FORMAT = 1  # of what is kept on disk: raise it when the numbers or their order change
 STORED = {torch.float32: "<f4", torch.bfloat16: "<i2"}  # numpy has no bfloat16: its bits, then
-
-
-HEAD = Recipe(  # what suits a head on pooled vectors: the defaults of `train.py --freeze-trunk`
-    epochs=30,
-    batch_size=32,
-    lr=1e-3,
-    weight_decay=0.1,
-    warmup=0.1,
-    clip=1.0,
-    accumulate=1,
-    seed=0,
-)
 
 
 def first_to_learn(trunk: GPT2) -> int:
@@ -165,52 +151,3 @@ def frozen_pass(model: Classifier, texts: Tokens, k: int, batches, group: Group,
             bits = piece.cpu() if piece.dtype == torch.float32 else piece.cpu().view(torch.int16)
             yield bits.numpy()
             bar.update(len(rows))
-
-
-def conditioner(vectors: Kept) -> torch.Tensor:  # -> (C, C)
-    """Return the matrix A that makes vectors x easy to learn from: A x instead of x.
-
-    A few channels of GPT-2's hidden states are enormous, and all vectors point much the same way:
-    a gradient sees little else. So A divides each channel by its standard deviation, and then
-    shrinks the one direction that all vectors share, their mean, to length 1, where it serves as
-    the bias that `score` does not have. A is invertible and has no offset: whatever is learned as
-    V on A x is the plain matrix V A on x.
-    """
-    total, squares = 0.0, 0.0
-    for texts in np.array_split(np.arange(len(vectors)), math.ceil(len(vectors) / 4096)):
-        x = vectors.batch(texts)[0][0][:, 0].double()  # (4096, C)
-        total, squares = total + x.sum(0), squares + x.square().sum(0)
-    mean = total / len(vectors)
-    spread = (squares / len(vectors) - mean.square()).clamp(min=1e-12).sqrt()
-    mean = mean / spread
-    length = mean.norm().clamp(min=1.0)
-    shared = mean / mean.norm().clamp(min=1e-12)
-    shrink = torch.eye(len(spread), dtype=torch.float64) - (1 - 1 / length) * shared.outer(shared)
-    return (shrink / spread).float()
-
-
-class Conditioned(nn.Module):
-    """A head V on A x: the plain matrix V A on x, but learned where learning is easy."""
-
-    def __init__(self, A: torch.Tensor, classes: int):  # (C, C)
-        super().__init__()
-        self.register_buffer("A", A)
-        self.V = nn.Parameter(torch.zeros(classes, len(A)))  # convex: any start ends in one place
-
-    def matrix(self):  # -> (K, C)
-        return self.V @ self.A
-
-    def forward(self, x, lengths=None, first=None):  # (B, 1, C) -> (B, K)
-        return F.linear(x[:, 0], self.matrix())
-
-
-def fit_head(
-    model: Classifier, train: Kept, dev: Kept, recipe: Recipe, group: Group = ALONE, quiet=True
-) -> tuple[dict, list]:
-    """Fit `score` on pooled vectors; return what `fit` returns."""
-    classes = model.score.out_features
-    head = Conditioned(conditioner(train), classes).to(model.score.weight.device)
-    found = fit(head, train, dev, recipe, group, quiet)
-    with torch.no_grad():
-        model.score.weight.copy_(head.matrix())
-    return found

@@ -15,7 +15,8 @@ from minigpt.classifier import POOLINGS, Classifier
 from minigpt.errors import InputError
 from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
-from minigpt.frozen import HEAD, first_to_learn, fit_head, keep
+from minigpt.frozen import first_to_learn, keep
+from minigpt.probe import HEAD, fit_head
 from minigpt.weights import describe, load_trunk, save_trunk
 
 RECIPE = Recipe(2, 8, 1e-2, 0.1, 0.1, 1.0, 1, seed=0)
