@@ -5,6 +5,8 @@ text -> ids -> hidden states -> one pooled vector -> logits -> loss.
 """
 
 import dataclasses
+import os
+import shutil
 
 import torch
 
@@ -57,6 +59,8 @@ def parse():
     add("--out", help="folder for the run (default: runs/NAME, made from the choices)")
     add("--quiet", action="store_true", help="print the last table only")
     args = parser.parse_args()
+    if args.compile and not shutil.which(os.environ.get("CXX", "c++")):
+        raise InputError("--compile needs a C++ compiler, and there is none here; leave it out")
     if args.freeze_trunk and args.warm_head:
         raise InputError("--freeze-trunk --warm-head: with a frozen trunk nothing comes after")
     return args

@@ -9,7 +9,6 @@ Each line is a process of its own.
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from minigpt.data import load_dataset
 from minigpt.freeze import freeze
 from minigpt.frozen import keep
 from minigpt.model import GPT2, initialize
+from minigpt.report import peak_memory
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import Checkpoint, find_checkpoint, load_trunk
 
@@ -59,7 +59,7 @@ def measure(kind: str, *values: str) -> None:
     start = time.perf_counter()
     keep(model, texts, checkpoint)
     seconds = time.perf_counter() - start
-    print(seconds, texts.lengths.sum(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(seconds, texts.lengths.sum(), peak_memory())
 
 
 def main():

@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from minigpt.frozen import keep
 from minigpt.generate import generate_ids
 from minigpt.model import GPT2, initialize
 from minigpt.probe import HEAD, fit_head
+from minigpt.report import peak_memory
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, find_checkpoint, load_trunk, save_trunk
 
@@ -64,7 +64,7 @@ def texts_in(folder: Path, part: str) -> Tokens:
 def ours(row: str, folder: Path):
     """Return the work of a row as a function; what stands before it is not measured."""
     kind, _, low = row.partition("-")
-    dtype = torch.bfloat16 if low else torch.float32
+    dtype = torch.bfloat16 if low or DEVICE == "cuda" else torch.float32  # as theirs on a GPU
     train, dev, test = (texts_in(folder, part) for part in ("train", "dev", "test"))
 
     def opened(policy: dict):
@@ -176,8 +176,7 @@ def work(side: str, row: str, folder: Path) -> None:
     if DEVICE == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(seconds, torch.cuda.max_memory_allocated() if DEVICE == "cuda" else peak)
+    print(seconds, torch.cuda.max_memory_allocated() if DEVICE == "cuda" else peak_memory())
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
@@ -248,7 +247,9 @@ def main():
         side, row, folder = args.worker
         return work(side, row, Path(folder))
 
-    config, rows = SHAPES[args.small], args.only.split(",")
+    config, rows = SHAPES[args.small], [row for row in ROWS if row in args.only.split(",")]
+    if "warm" in rows and "frozen" not in rows:
+        rows.insert(rows.index("warm"), "frozen")  # it warms the cache
     rates = {dtype: matrix_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -2,17 +2,17 @@
 
 import itertools
 import json
-import shutil
 import sys
 import time
 
 import torch
 
 from minigpt.batches import tokenize
-from minigpt.cache import cache_limit, entries, size_of, states_folder, title_of
+from minigpt.cache import cache_limit, entries, remove, size_of, states_folder, title_of
 from minigpt.errors import InputError, Parser, errors_for_people
 from minigpt.fit import evaluate
 from minigpt.flags import DEVICES, at_least, device_of
+from minigpt.frozen import unkept
 from minigpt.generate import generate_text
 from minigpt.readers import Example
 from minigpt.runs import Run, load_run
@@ -46,7 +46,7 @@ def rate(run: Run, texts: list[str]) -> torch.Tensor:  # -> (texts, K)
     """Return the probability of each class."""
     examples = [Example(text, run.labels[0]) for text in texts]  # the label is of no account
     tokens = tokenize(examples, run.labels, run.tokenizer, run.max_length, run.append_end)
-    return evaluate(run.model, tokens).softmax(1)
+    return evaluate(run.model, unkept(run.model, tokens)).softmax(1)
 
 
 def predict(argv: list[str]) -> None:
@@ -92,9 +92,9 @@ def generate(argv: list[str]) -> None:
 
 
 def cache(argv: list[str]) -> None:
-    """Show what the frozen part of earlier runs left to start from, oldest use first."""
+    """Show the arrays that earlier runs left to start from, oldest use first."""
     parser = Parser(prog="python -m minigpt cache", description=cache.__doc__)
-    parser.add_argument("--clear", action="store_true", help="remove it all")
+    parser.add_argument("--clear", action="store_true", help="remove them")
     args = parser.parse_args(argv)
     home, total = states_folder(), 0
     for used, folder in entries(home):
@@ -104,7 +104,7 @@ def cache(argv: list[str]) -> None:
             f"{size / 1e6:12,.1f} MB  {time.strftime('%Y-%m-%d %H:%M', when)}  {title_of(folder)}"
         )
         if args.clear:
-            shutil.rmtree(folder)
+            remove(folder, used)
     did = "cleared" if args.clear else f"of at most {cache_limit() / 1e6:,.1f} MB"
     print(f"{total / 1e6:12,.1f} MB  {did}, in {home}")
 

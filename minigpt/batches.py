@@ -27,6 +27,11 @@ class Tokens:
     def lengths(self) -> np.ndarray:  # (texts,)
         return np.array([len(ids) for ids in self.ids])
 
+    @property
+    def rows(self) -> np.ndarray:  # (texts,)
+        """What each text takes of a batch: one row for each of its tokens."""
+        return self.lengths
+
     def batch(self, rows: np.ndarray):  # -> ((B, T), (B,)), (B,)
         """Return (ids, lengths), labels: ids padded on the right, where no real token looks."""
         ids = [torch.from_numpy(self.ids[i]) for i in rows]

@@ -6,12 +6,12 @@ removed and made again; the least recently used go when all together pass the li
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -28,8 +28,9 @@ UNFINISHED = ".new-"
 
 
 def cache_folder() -> Path:
-    """Return where kept arrays are: MINIGPT_CACHE, or a folder in the user's cache directory."""
-    return Path(os.environ.get("MINIGPT_CACHE") or platformdirs.user_cache_path("minigpt"))
+    """Return where all this is: MINIGPT_CACHE, or a folder in the user's cache directory."""
+    named = os.environ.get("MINIGPT_CACHE")
+    return Path(named).expanduser() if named else platformdirs.user_cache_path("minigpt")
 
 
 def states_folder() -> Path:
@@ -39,16 +40,16 @@ def states_folder() -> Path:
 def sha256_of(path: Path) -> str:
     """Return a file's hash; it is computed once, and remembered until the file is another one."""
     about = path.stat()
-    identity = (str(path.resolve()), about.st_size, about.st_mtime_ns, about.st_ino)
-    name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+    identity = (str(path.resolve()), about.st_ino, about.st_size, about.st_mtime_ns)
+    name = hashlib.sha256(repr((*identity, about.st_ctime_ns)).encode()).hexdigest()[:32]
     memory = cache_folder() / "sha256" / name
     with contextlib.suppress(OSError, UnicodeDecodeError):
         found = memory.read_text(encoding="ascii")
-        if len(found) == 64:
+        if re.fullmatch("[0-9a-f]{64}", found):
             return found
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - about.st_mtime_ns > 2e9:  # else it might change again within a clock tick
+    if time.time_ns() - about.st_ctime_ns > 2e9:  # else it might change again within a clock tick
         with contextlib.suppress(OSError):  # where nothing can be written, nothing is remembered
             memory.parent.mkdir(parents=True, exist_ok=True)
             new = memory.with_suffix(f".{os.getpid()}")
@@ -69,45 +70,50 @@ def cache_limit() -> float:
 
 
 def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
-    """Return a kept array, mapped from disk, or None if it is not there or not what was written."""
+    """Return a kept array, mapped from disk, or None if it is not there or cannot be read.
+
+    One that is not what was written is removed.
+    """
     folder = states_folder() / key
-    if not folder.exists():
-        return None
     try:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         with open(folder / "states.npy", "rb") as file:
             sound = hashlib.file_digest(file, "sha256").hexdigest() == about["sha256"]
         array = np.load(folder / "states.npy", mmap_mode="r")
         if sound and (array.shape, array.dtype) == (shape, np.dtype(dtype)):
-            with contextlib.suppress(OSError):  # a cache that is shared read-only is good to read
+            with contextlib.suppress(OSError):  # somebody else's may be read, but not marked
                 os.utime(folder)  # when it was last used
             return array
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
+    except OSError:
+        return None
+    except (EOFError, ValueError, KeyError, TypeError, RecursionError):
         pass
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
-def store(key: str, shape: tuple, dtype: str, about: dict, pieces: Iterable[np.ndarray]) -> None:
-    """Write an array that comes in pieces along its first axis, and make room for it.
+def store(
+    key: str, shape: tuple, dtype: str, about: dict, pieces: Iterable[np.ndarray]
+) -> np.ndarray:
+    """Write an array that comes in pieces along its first axis; return it, mapped from disk.
 
-    Of the array there is never more in memory than a piece. Two processes may write the same at
-    once: the first to be done has it. Raises InputError if it cannot be written.
+    Of the array there is never more in memory than a piece. Room is made for it; the newest array
+    stays, whatever its size. Two processes may write the same at once: the first to be done has it
+    kept. Raises InputError if it cannot be written.
     """
-    home = states_folder()
+    limit, home = cache_limit(), states_folder()
     try:
         home.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=home))
         try:
             digest = write(new / "states.npy", shape, dtype, pieces)
+            array = np.load(new / "states.npy", mmap_mode="r")  # stays mapped, come what may
             text = json.dumps({**about, "sha256": digest}, indent=2)
             (new / "about.json").write_text(text + "\n", encoding="utf-8")
-            make_room(home, size_of(new))
-            try:
+            new.chmod(0o755)  # mkdtemp lets nobody else read it
+            make_room(home, limit)
+            with contextlib.suppress(OSError):  # another one was faster: as good
                 new.rename(home / key)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another one was faster
-                    raise
         finally:
             shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
@@ -115,6 +121,7 @@ def store(key: str, shape: tuple, dtype: str, about: dict, pieces: Iterable[np.n
             f"the cache in {home} cannot be written ({error.strerror}); free some space with "
             f"`python -m minigpt cache --clear`, or set MINIGPT_CACHE to another folder"
         ) from None
+    return array
 
 
 def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) -> str:
@@ -134,12 +141,25 @@ def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) ->
 
 
 def entries(home: Path) -> list[tuple[float, Path]]:
-    """Return (when last used, folder) of all there is, unfinished ones too; oldest use first."""
+    """Return (when last used, folder) of each kept array; the oldest use first.
+
+    So are those that a process has not finished: perhaps because it was killed.
+    """
     found = []
-    for folder in home.iterdir() if home.is_dir() else ():
-        with contextlib.suppress(OSError):  # another process may have removed it just now
-            found.append((folder.stat().st_mtime, folder))
+    for folder in home.glob("*"):
+        if re.fullmatch(rf"[0-9a-f]{{32}}|{re.escape(UNFINISHED)}.*", folder.name):
+            with contextlib.suppress(OSError):  # another process may have removed it just now
+                used = [path.stat().st_mtime for path in (folder, *folder.glob("*"))]
+                found.append((used[0] if UNFINISHED not in folder.name else max(used), folder))
     return sorted(found)
+
+
+def remove(folder: Path, used: float) -> bool:
+    """Remove a kept array, unless it is being written; return whether that was done."""
+    if folder.name.startswith(UNFINISHED) and time.time() - used < 24 * 3600:
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
 
 
 def title_of(folder: Path) -> str:
@@ -159,17 +179,11 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def make_room(home: Path, coming: int) -> None:
-    """Remove what was used least recently until the limit holds, and what others left behind."""
-    kept, limit = [], cache_limit()
-    for used, folder in entries(home):
-        if not folder.name.startswith(UNFINISHED):
-            kept.append((folder, size_of(folder)))
-        elif time.time() - used > 24 * 3600:
-            shutil.rmtree(folder, ignore_errors=True)
-    total = coming + sum(size for _, size in kept)
-    for folder, size in kept:
+def make_room(home: Path, limit: float) -> None:
+    """Remove what was used least recently until all, the unfinished included, keep the limit."""
+    kept = [(used, folder, size_of(folder)) for used, folder in entries(home)]
+    total = sum(size for _, _, size in kept)
+    for used, folder, size in kept:
         if total <= limit:
             return
-        shutil.rmtree(folder, ignore_errors=True)
-        total -= size
+        total -= size * remove(folder, used)

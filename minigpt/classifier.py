@@ -49,10 +49,12 @@ class Classifier(nn.Module):
         self.dtype = dtype
         nn.init.normal_(self.score.weight, std=0.02)
 
-    def pooled(self, x, lengths, first=0):  # (B, T), (B,) -> (B, C); `first` as in GPT2.forward
+    def pooled(self, x, lengths, first=0):  # (B, T) or (B, T, C), (B,) -> (B, C)
+        """Return the vectors that `score` is given; `x` and `first` as in `GPT2.forward`."""
+        x = x.float() if first else x  # what was kept may be in bfloat16
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
             hidden = self.transformer(x, first=first)
         return pool(hidden.float(), lengths, self.pooling)
 
-    def forward(self, x, lengths, first=0):  # (B, T), (B,) -> (B, K)
+    def forward(self, x, lengths, first=0):  # as `pooled` -> (B, K)
         return self.score(self.pooled(x, lengths, first))

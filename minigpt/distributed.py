@@ -82,6 +82,8 @@ def group_errors():
     """Say in one line that another process is gone, in place of a backend's trace."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise  # this process's own trouble
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -97,11 +99,13 @@ def joined(device: str):
         yield ALONE
         return
     rank, size, local_rank = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if device == "mps":
+        raise InputError("torchrun cannot share out the work of an Apple GPU; say --device cpu")
     if device == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(f"{torch.cuda.device_count()} GPUs here: start no more processes")
         torch.cuda.set_device(local_rank)
     with group_errors():
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    try:
-        yield Group(rank, size, local_rank)
-    finally:
-        dist.destroy_process_group()
+    yield Group(rank, size, local_rank)
+    dist.destroy_process_group()  # not after an error: it would wait for those who are gone

@@ -1,7 +1,7 @@
 """The training loop by hand, the learning rate's schedule, and evaluation.
 
 Knows nothing of files, freezing policies or text: it is given a model whose parameters either
-require a gradient or do not, and sets of examples that serve batches (`Tokens` or `Vectors`).
+require a gradient or do not, and sets of examples that serve batches (`Tokens` or `Kept`).
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 def to_device(inputs, device: torch.device) -> list:
     """Move a batch to where the model is; a GPU fetches it by itself while the host goes on."""
     if device.type == "cuda":
-        inputs = [x.pin_memory() if torch.is_tensor(x) else x for x in inputs]
+        inputs = [x.pin_memory() if torch.is_tensor(x) and not x.is_cuda else x for x in inputs]
     return [x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in inputs]
 
 
@@ -74,7 +74,7 @@ def evaluate(model: nn.Module, examples, group: Group = ALONE) -> torch.Tensor: 
         inputs, _ = examples.batch(texts)
         return model(*to_device(inputs, device))
 
-    batches = token_batches(examples.lengths, AT_ONCE[device.type])
+    batches = token_batches(examples.rows, AT_ONCE[device.type])
     logits = torch.cat(list(group.map(read, batches))).cpu()
     in_order = torch.empty_like(logits)
     in_order[torch.from_numpy(np.concatenate(batches))] = logits
@@ -92,11 +92,10 @@ def take_step(model: nn.Module, optimizer, batches: list, examples: int, clip: f
     learning = [p for part in optimizer.param_groups for p in part["params"]]
     total = torch.zeros((), device=device)
     for inputs, labels in batches:
-        if len(labels):
-            logits = model(*to_device(inputs, device))
-            loss = F.cross_entropy(logits, *to_device([labels], device), reduction="sum")
-            (loss / examples).backward()
-            total += loss.detach()
+        logits = model(*to_device(inputs, device))
+        loss = F.cross_entropy(logits, *to_device([labels], device), reduction="sum")
+        (loss / examples).backward()
+        total += loss.detach()
     if group.size > 1:
         for parameter in learning:
             if parameter.grad is None:  # none of the step's examples fell to this process
@@ -139,7 +138,8 @@ def fit(
                     part["lr"] = lr
                 parts = order[i : i + recipe.accumulate]
                 examples = sum(map(len, parts))
-                served = [train.batch(group.share(texts)) for texts in parts]
+                shares = [share for texts in parts if len(share := group.share(texts))]
+                served = [train.batch(share) for share in shares]
                 losses.append(take_step(model, optimizer, served, examples, recipe.clip, group))
                 step += 1
                 bar.update(examples)

@@ -6,7 +6,6 @@ nothing learns up to the pooled vector, that is what is kept, and an epoch is a 
 whatever the size of the trunk.
 """
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -65,8 +64,65 @@ class Kept:
         place = np.minimum(np.arange(rows.max(initial=0)), rows[:, None] - 1)  # (B, T)
         states = torch.from_numpy(self.states[self.starts[texts, None] + place])
         if self.states.dtype == np.int16:
-            states = states.view(torch.bfloat16).float()
+            states = states.view(torch.bfloat16)
         return (states, torch.from_numpy(rows), self.first), self.labels[torch.from_numpy(texts)]
+
+
+class Unkept:
+    """The same, computed when it is asked for: to read a text just once, or to check the kept."""
+
+    def __init__(self, model: Classifier, texts: Tokens):
+        self.first, self.read = frozen_part(model)
+        self.texts = texts
+        self.lengths, self.labels = texts.lengths, texts.labels
+        self.rows = np.ones_like(texts.lengths) if pooled(model) else texts.lengths
+
+    def __len__(self):
+        return len(self.texts)
+
+    def batch(self, rows: np.ndarray):  # -> ((B, T, C), (B,), first), (B,)
+        """Return (states, lengths, first), labels, as `Kept.batch` does."""
+        (ids, lengths), labels = self.texts.batch(rows)
+        states = self.read(ids, lengths)
+        return (states, torch.from_numpy(self.rows[rows]), self.first), labels
+
+
+def unkept(model: Classifier, texts: Tokens) -> Unkept | Tokens:
+    """Return what serves the same batches as `keep`, without writing anything."""
+    return Unkept(model, texts) if first_to_learn(model.transformer) else texts
+
+
+def pooled(model: Classifier) -> bool:
+    """Return whether all of the trunk is frozen, so that pooled vectors can be kept."""
+    return first_to_learn(model.transformer) > len(model.transformer.h)
+
+
+def frozen_part(model: Classifier):
+    """Return k, and the function that reads (B, T) ids into what enters block k: (B, T, C).
+
+    Where all is frozen, that is the pooled vector, (B, 1, C). With a `dtype` other than float32,
+    the frozen part *is* of that type, since casting its weights once beats casting them in every
+    batch; what learns keeps its float32 weights and is computed under autocast.
+    """
+    k, trunk = first_to_learn(model.transformer), model.transformer.eval()
+    device = model.score.weight.device
+    if model.dtype != torch.float32:
+        above = tuple(f"h.{i}." for i in range(k, len(trunk.h)))  # they have no part in it
+        frozen = {n: p for n, p in trunk.state_dict().items() if not n.startswith(above)}
+        state = {name: p.to(model.dtype) for name, p in frozen.items()}
+        with torch.device("meta"):
+            trunk = GPT2(trunk.config).eval()
+        trunk.load_state_dict(state, strict=False, assign=True)
+
+    @torch.no_grad()
+    def read(ids, lengths):
+        ids, lengths = to_device((ids, lengths), device)
+        hidden = trunk(ids, end=k)
+        if k > len(trunk.h):
+            return pool(hidden.float(), lengths, model.pooling)[:, None]
+        return hidden
+
+    return k, read
 
 
 def keep(
@@ -81,69 +137,65 @@ def keep(
     k = first_to_learn(model.transformer)
     if k == 0:
         return texts
-    pooled = k > len(model.transformer.h)
-    rows = np.ones_like(texts.lengths) if pooled else texts.lengths
+    rows = np.ones_like(texts.lengths) if pooled(model) else texts.lengths
     batches = token_batches(texts.lengths, AT_ONCE[model.score.weight.device.type])
     order, starts = np.concatenate(batches), np.empty_like(rows)
     starts[order] = np.cumsum(rows[order]) - rows[order]  # rows stand as they are computed
-    dtype = torch.float32 if pooled else model.dtype
-    about = {
-        "format": FORMAT,
-        "weights": checkpoint.sha256,
-        "config": dataclasses.asdict(checkpoint.config),
-        "ids": digest_of(texts),
-        "texts": len(texts),
-        "first": k,
-        "pooling": model.pooling if pooled else None,
-        "dtype": str(model.dtype),
-        "device": model.score.weight.device.type,
-    }
+
+    about = about_states(model, texts, checkpoint)
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-    what = key, (int(rows.sum()), model.score.in_features), STORED[dtype]
-    states = cache.load(*what)
+    shape = int(rows.sum()), model.score.in_features
+    dtype = STORED[torch.float32 if pooled(model) else model.dtype]
+    states = cache.load(key, shape, dtype)
     if not group.all_agree(states is not None):
-        pieces = frozen_pass(model, texts, k, batches, group, quiet)
+        pieces = frozen_pass(model, texts, batches, group, quiet)
         if group.local_rank == 0:  # one process on each machine writes
-            part = f"{model.pooling}-pooled vectors" if pooled else f"states before block {k}"
-            title = f"{part} of {len(texts)} texts, {checkpoint.name}, {about['dtype'][6:]}"
-            cache.store(*what, about | {"title": title}, pieces)
+            what = (
+                f"{model.pooling}-pooled vectors" if pooled(model) else f"states before block {k}"
+            )
+            title = f"{what} of {len(texts)} texts, {checkpoint.name}, {about['dtype'][6:]}"
+            states = cache.store(key, shape, dtype, about | {"title": title}, pieces)
         else:
             for _ in pieces:
                 pass
         group.all_agree(True)  # none reads before all is written
-        states = cache.load(*what)
+        states = cache.load(key, shape, dtype) if states is None else states
         if states is None:
             raise InputError("what was kept in the cache is gone at once; is its limit too low?")
     states = np.asarray(states)  # still mapped, but with indexing as fast as an array's
     return Kept(states, starts, rows, texts.lengths, texts.labels, k)
 
 
-def digest_of(texts: Tokens) -> str:
-    """Return a hash of all token ids: of texts, tokenizer, length limit and end token in one."""
-    digest = hashlib.sha256(np.ascontiguousarray(texts.lengths))
-    for ids in texts.ids:
-        digest.update(ids)
-    return digest.hexdigest()
+def about_states(model: Classifier, texts: Tokens, checkpoint: Checkpoint) -> dict:
+    """Return all that kept states depend on.
+
+    Token ids stand for the texts, the tokenizer, the length limit and the end token in one.
+    """
+    ids = hashlib.sha256(np.ascontiguousarray(texts.lengths))
+    for text in texts.ids:
+        ids.update(text)
+    return {
+        "format": FORMAT,
+        "weights": checkpoint.sha256,
+        "config": dataclasses.asdict(checkpoint.config),
+        "ids": ids.hexdigest(),
+        "first": first_to_learn(model.transformer),
+        "pooling": model.pooling if pooled(model) else None,
+        "dtype": str(model.dtype),
+        "device": model.score.weight.device.type,
+    }
 
 
-@torch.no_grad()
-def frozen_pass(model: Classifier, texts: Tokens, k: int, batches, group: Group, quiet: bool):
+def frozen_pass(model: Classifier, texts: Tokens, batches: list, group: Group, quiet: bool):
     """Yield what enters block k, unpadded, (R, C) float32 or bfloat16's bits: a piece for a batch.
 
     The batches are shared out to the processes of the group; all get all the pieces, in order.
     """
-    device, pooled = model.score.weight.device, k > len(model.transformer.h)
-    trunk = model.transformer.eval()
-    if model.dtype != torch.float32:  # casting the weights once beats casting them in every batch
-        trunk = copy.deepcopy(trunk).to(model.dtype)
+    served = Unkept(model, texts)
 
     def read(rows):
-        (ids, lengths), _ = texts.batch(rows)
-        ids, lengths = to_device((ids, lengths), device)
-        hidden = trunk(ids, end=k)
-        if pooled:
-            return pool(hidden.float(), lengths, model.pooling)
-        return hidden[torch.arange(ids.size(1), device=device) < lengths[:, None]]
+        (states, lengths, _), _ = served.batch(rows)
+        return states[torch.arange(states.size(1)) < lengths[:, None]]  # without the padding
 
     hide = quiet or group.rank > 0 or None
     with tqdm(total=len(texts), unit=" texts", desc="frozen part", disable=hide) as bar:

@@ -40,10 +40,11 @@ def conditioner(vectors: Kept) -> torch.Tensor:  # -> (C, C)
     """
     total, squares = 0.0, 0.0
     for texts in np.array_split(np.arange(len(vectors)), math.ceil(len(vectors) / 4096)):
-        x = vectors.batch(texts)[0][0][:, 0].double()  # (4096, C)
+        x = vectors.batch(texts)[0][0][:, 0].double()  # (up to 4096, C)
         total, squares = total + x.sum(0), squares + x.square().sum(0)
-    mean = total / len(vectors)
-    spread = (squares / len(vectors) - mean.square()).clamp(min=1e-12).sqrt()
+    mean, size = total / len(vectors), (squares / len(vectors)).clamp(min=1e-12).sqrt()
+    spread = (squares / len(vectors) - mean.square()).clamp(min=0).sqrt()
+    spread = torch.where(spread > 1e-4 * size, spread, size)  # a constant channel is not blown up
     mean = mean / spread
     length = mean.norm().clamp(min=1.0)
     shared = mean / mean.norm().clamp(min=1e-12)
@@ -62,7 +63,7 @@ class Conditioned(nn.Module):
     def matrix(self):  # -> (K, C)
         return self.V @ self.A
 
-    def forward(self, x, lengths=None, first=None):  # (B, 1, C) -> (B, K)
+    def forward(self, x, lengths, first):  # (B, 1, C), as any classifier on what is kept -> (B, K)
         return F.linear(x[:, 0], self.matrix())
 
 

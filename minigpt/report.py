@@ -1,6 +1,7 @@
 """What a run took and what it came to, for a person. Knows nothing of models or files."""
 
-import os
+import contextlib
+import re
 import time
 from pathlib import Path
 
@@ -45,9 +46,11 @@ def report(metrics: dict, folder: Path) -> str:
 
 def peak_memory() -> int | None:
     """Return the most memory this process ever held, in bytes (None where nobody counts it)."""
-    try:
+    with contextlib.suppress(OSError):  # Linux; getrusage there counts the parent's memory, too
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+    with contextlib.suppress(ImportError):  # there is none on Windows
         import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if os.uname().sysname == "Darwin" else peak * 1024
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    return None

@@ -23,6 +23,7 @@ import torch
 
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.errors import InputError, first_few
+from minigpt.freeze import freeze
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
 
@@ -141,12 +142,11 @@ def load_run(folder: str, device: str = "cpu") -> Run:
     least, most = 1 + recipe["append_end"], checkpoint.config.n_positions
     if not least <= recipe["max_length"] <= most:
         raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
+    freeze(model, learned.keys())  # it matters in bfloat16: what learned is computed more finely
     with torch.no_grad():
         for name, tensor in learned.items():
             parameters[name].copy_(tensor)
     tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
-    if model.dtype != torch.float32:
-        model.transformer.to(model.dtype)  # nothing learns here: no need of the finer values
     model = model.eval().to(device)
     return Run(model, tokenizer, labels, recipe["append_end"], recipe["max_length"])
 

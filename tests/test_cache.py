@@ -14,6 +14,7 @@ from minigpt import cache
 from minigpt.errors import InputError
 
 SHAPE = (30, 5)
+A, B, C, D = (letter * 32 for letter in "abcd")  # keys are 32 hexadecimal digits
 
 
 def pieces(seed=0):
@@ -27,11 +28,11 @@ def put(key: str, seed=0, age=0.0):
 
 
 def test_pieces_come_back_as_one_array_mapped_from_disk():
-    put("a")
-    found = cache.load("a", SHAPE, "<f4")
+    put(A)
+    found = cache.load(A, SHAPE, "<f4")
     assert isinstance(found, np.memmap) and np.array_equal(found, np.concatenate([*pieces()]))
-    assert cache.load("b", SHAPE, "<f4") is None
-    assert cache.load("a", SHAPE, "<i2") is None  # not what it was taken for
+    assert cache.load(B, SHAPE, "<f4") is None
+    assert cache.load(A, SHAPE, "<i2") is None  # not what it was taken for
 
 
 def test_there_is_never_more_than_a_piece_in_memory():
@@ -46,8 +47,8 @@ def test_there_is_never_more_than_a_piece_in_memory():
             del piece
             assert sum(ref() is not None for ref in alive) <= 1
 
-    cache.store("a", (20, 5), "<f4", {}, watched())
-    assert cache.load("a", (20, 5), "<f4")[:, 0].tolist() == [*range(20)]
+    cache.store(A, (20, 5), "<f4", {}, watched())
+    assert cache.load(A, (20, 5), "<f4")[:, 0].tolist() == [*range(20)]
 
 
 def test_what_fails_half_way_leaves_nothing(own_cache):
@@ -56,7 +57,7 @@ def test_what_fails_half_way_leaves_nothing(own_cache):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.store("a", SHAPE, "<f4", {}, broken())
+        cache.store(A, SHAPE, "<f4", {}, broken())
     assert not any((own_cache / "states").iterdir())
 
 
@@ -66,18 +67,36 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(own_cache, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"No space left on device.*--clear.*MINIGPT_CACHE"):
-        put("a")
+        put(A)
     assert not any((own_cache / "states").iterdir())
 
 
 def test_the_least_recently_used_go_when_the_limit_is_passed(own_cache, monkeypatch):
-    for i, key in enumerate("abc"):
+    for i, key in enumerate((A, B, C)):
         put(key, age=100 - i)
-    assert cache.load("a", SHAPE, "<f4") is not None  # used just now
-    size = cache.size_of(own_cache / "states" / "a")
+    assert cache.load(A, SHAPE, "<f4") is not None  # used just now
+    size = cache.size_of(own_cache / "states" / A)
     monkeypatch.setenv("MINIGPT_CACHE_LIMIT", str(2.5 * size))
-    put("d")
-    assert {p.name for p in (own_cache / "states").iterdir()} == {"a", "d"}
+    put(D)
+    assert {p.name for p in (own_cache / "states").iterdir()} == {A, D}
+
+
+def test_what_is_gone_at_once_can_still_be_read(own_cache, monkeypatch):
+    """Another process may need the room before this one has opened what it wrote."""
+    monkeypatch.setattr(cache, "make_room", lambda home, limit: cache.shutil.rmtree(home))
+    array = cache.store(A, SHAPE, "<f4", {}, pieces())
+    assert not (own_cache / "states").exists()
+    assert np.array_equal(array, np.concatenate([*pieces()]))
+
+
+def test_nothing_else_in_the_folder_is_touched(own_cache, monkeypatch):
+    (own_cache / "states" / "mine").mkdir(parents=True)
+    (own_cache / "states" / "mine" / "file").write_text("precious")
+    (own_cache / "states" / "readme").write_text("precious")
+    monkeypatch.setenv("MINIGPT_CACHE_LIMIT", "0")
+    put(A)
+    put(B)
+    assert {p.name for p in (own_cache / "states").iterdir()} == {"mine", "readme", B}
 
 
 @pytest.mark.parametrize("limit", ["ten", "-1", "nan"])
@@ -87,13 +106,30 @@ def test_a_limit_that_is_no_number_is_refused(limit, monkeypatch):
         cache.cache_limit()
 
 
-def test_what_a_killed_process_left_goes_after_a_day(own_cache):
+def test_what_a_killed_process_left_goes_after_a_day_if_room_is_needed(own_cache, monkeypatch):
     states = own_cache / "states"
     for name, age in ((".new-old", 25 * 3600), (".new-young", 60)):
         (states / name).mkdir(parents=True)
-        os.utime(states / name, (time.time() - age,) * 2)
-    put("a")
-    assert {p.name for p in states.iterdir()} == {"a", ".new-young"}
+        (states / name / "states.npy").write_bytes(bytes(100))
+        for path in (states / name / "states.npy", states / name):
+            os.utime(path, (time.time() - age,) * 2)
+    put(A)
+    assert len(list(states.iterdir())) == 3
+    monkeypatch.setenv("MINIGPT_CACHE_LIMIT", "0")
+    put(B)
+    assert {p.name for p in states.iterdir()} == {B, ".new-young"}
+
+
+def test_what_cannot_be_read_is_not_removed(own_cache, monkeypatch):
+    put(A)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache.hashlib, "file_digest", refuse)
+    assert cache.load(A, SHAPE, "<f4") is None
+    monkeypatch.undo()
+    assert (own_cache / "states" / A / "states.npy").exists()
 
 
 WRITE = """
@@ -102,7 +138,7 @@ from minigpt import cache
 def pieces():
     for i in range(200):
         yield np.full((50, 20), i, dtype="<f4")
-for key in "abcde":
+for key in (letter * 32 for letter in "abcde"):
     cache.store(key, (10000, 20), "<f4", {}, pieces())
     array = cache.load(key, (10000, 20), "<f4")
     assert (array[:, 3] == np.repeat(np.arange(200), 50)).all()
@@ -112,14 +148,14 @@ for key in "abcde":
 def test_two_processes_may_want_the_same_at_once(own_cache):
     processes = [subprocess.Popen([sys.executable, "-c", WRITE], cwd=ROOT) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
-    assert {p.name for p in (own_cache / "states").iterdir()} == {*"abcde"}
+    assert {p.name for p in (own_cache / "states").iterdir()} == {x * 32 for x in "abcde"}
 
 
-def test_a_hash_is_computed_once_until_the_file_changes(tmp_path, monkeypatch):
+def test_a_hash_is_computed_once_until_the_file_changes(tmp_path, monkeypatch, own_cache):
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    old = time.time() - 60
-    os.utime(path, (old, old))
+    now = time.time_ns()
+    monkeypatch.setattr(cache.time, "time_ns", lambda: now + 10**10)  # the file is not that fresh
     first = cache.sha256_of(path)
     compute = cache.hashlib.file_digest
     monkeypatch.setattr(cache.hashlib, "file_digest", None)  # would fail if it were called
@@ -128,5 +164,9 @@ def test_a_hash_is_computed_once_until_the_file_changes(tmp_path, monkeypatch):
     path.write_bytes(b"two")
     second = cache.sha256_of(path)
     assert second != first
-    path.write_bytes(b"TWO")  # within the same clock tick, perhaps: so fresh a file is read again
-    assert cache.sha256_of(path) not in (first, second)
+    monkeypatch.undo()
+    monkeypatch.setenv("MINIGPT_CACHE", str(own_cache))
+    path.write_bytes(b"TWO")
+    third = cache.sha256_of(path)
+    path.write_bytes(b"tow")  # within the same clock tick, perhaps: so fresh a file is read again
+    assert cache.sha256_of(path) not in (first, second, third)

@@ -15,7 +15,7 @@ from minigpt.classifier import POOLINGS, Classifier
 from minigpt.errors import InputError
 from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
-from minigpt.frozen import first_to_learn, keep
+from minigpt.frozen import first_to_learn, keep, unkept
 from minigpt.probe import HEAD, fit_head
 from minigpt.weights import describe, load_trunk, save_trunk
 
@@ -82,22 +82,9 @@ def test_training_from_what_is_kept_gives_the_weights_of_training_from_the_ids(p
 
 
 def test_a_head_fitted_on_kept_vectors_is_the_one_fitted_on_vectors_computed_in_each_epoch(found):
-    class Anew:
-        def __init__(self, model, texts):
-            self.model, self.texts = model, texts
-            self.lengths, self.labels = texts.lengths, texts.labels
-
-        def __len__(self):
-            return len(self.texts)
-
-        def batch(self, rows):
-            (ids, lengths), labels = self.texts.batch(rows)
-            with torch.no_grad():
-                return (self.model.pooled(ids, lengths)[:, None], lengths.clamp(max=1), 4), labels
-
     model, texts = classifier(found, {"freeze_trunk": True}), some_texts()
     heads = []
-    for served in (keep(model, texts, found), Anew(model, texts)):
+    for served in (keep(model, texts, found), unkept(model, texts)):
         fit_head(model, served, served, dataclasses.replace(HEAD, epochs=3))
         heads.append(model.score.weight.detach().clone())
     assert (heads[0] - heads[1]).norm() <= 1e-4 * heads[1].norm() > 0
@@ -112,10 +99,12 @@ def test_in_bfloat16_the_trunk_is_rounded_and_the_rest_is_not(policy, found):
     pooled = policy == {"freeze_trunk": True}
     assert kept.states.dtype == (np.float32 if pooled else np.int16)
     (states, *rest), _ = kept.batch(np.arange(24))
-    assert states.dtype == model(states, *rest).dtype == torch.float32
+    assert states.dtype == (torch.float32 if pooled else torch.bfloat16)
+    assert model(states, *rest).dtype == torch.float32
     exact = evaluate(fine, texts)
-    for logits in (evaluate(model, kept), evaluate(model, texts)):
-        assert 0 < (logits - exact).abs().max() < 0.02 * exact.abs().max()
+    logits = evaluate(model, kept)
+    assert 0 < (logits - exact).abs().max() < 0.02 * exact.abs().max()
+    torch.testing.assert_close(evaluate(model, unkept(model, texts)), logits, rtol=0, atol=1e-5)
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
@@ -139,7 +128,15 @@ CHANGES = {
         texts,
         found,
     ),
-    "another block": lambda model, texts, found: (
+    "another boundary": lambda model, texts, found: (
+        model,
+        Tokens(
+            [np.concatenate(texts.ids[:2])[:1], np.concatenate(texts.ids[:2])[1:], *texts.ids[2:]],
+            texts.labels,
+        ),
+        found,
+    ),
+    "another part": lambda model, texts, found: (
         classifier(found, {"train_last": 1}),
         texts,
         found,
@@ -158,6 +155,18 @@ def test_what_is_kept_is_not_taken_for_anything_else(change, found, own_cache):
     keep(model, texts, found)
     keep(*change(model, texts, found))
     assert len(list((own_cache / "states").iterdir())) == 2
+
+
+def test_states_before_another_block_or_of_another_format_are_not_taken_for_these(
+    found, own_cache, monkeypatch
+):
+    texts = some_texts()
+    kept = [keep(classifier(found, {"train_last": n}), texts, found) for n in (1, 2)]
+    assert kept[0].states.shape == kept[1].states.shape
+    assert not np.array_equal(kept[0].states, kept[1].states)
+    monkeypatch.setattr(frozen, "FORMAT", 99)
+    keep(classifier(found, {"train_last": 1}), texts, found)
+    assert len(list((own_cache / "states").iterdir())) == 3
 
 
 def test_vectors_of_other_weights_or_another_epsilon_are_not_taken_for_these(found, own_cache):
