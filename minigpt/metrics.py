@@ -30,14 +30,18 @@ def macro_f1(confusion) -> float:  # (K, K)
     return (2 * hits / both.clamp(min=1)).mean().item()
 
 
-def pairs_in_order(logits, examples: list[Example], labels: tuple) -> tuple[int, int]:  # (N, 2)
-    """Return (pairs whose second-class twin scores higher, pairs): chance is one half."""
+def pairs_in_order(logits, examples: list[Example], labels: tuple) -> tuple[float, int]:  # (N, 2)
+    """Return (pairs whose second-class twin scores higher, pairs); equal scores are half in order.
+
+    Whoever knows nothing gets one half, by guessing or by always saying the same.
+    """
     scores = defaultdict(dict)
     for score, example in zip((logits[:, 1] - logits[:, 0]).tolist(), examples, strict=True):
         if example.pair:
             scores[example.pair][example.label] = score
     twins = [pair for pair in scores.values() if len(pair) == 2]
-    return sum(pair[labels[1]] > pair[labels[0]] for pair in twins), len(twins)
+    ahead = (pair[labels[1]] - pair[labels[0]] for pair in twins)
+    return sum(1.0 if lead > 0 else 0.5 if lead == 0 else 0.0 for lead in ahead), len(twins)
 
 
 def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:  # (N, K)

@@ -30,9 +30,9 @@ def test_a_pair_is_in_order_when_its_positive_twin_scores_higher():
     labels = ("negative", "positive")
     examples = [Example("", label, pair) for pair in "abc" for label in labels]
     logits = torch.tensor([[0, 1.0], [0, 2.0], [0, 0.5], [0, 0.4], [0, -3.0], [0, -3.0]])
-    assert pairs_in_order(logits, examples, labels) == (1, 3)  # a tie is not in order
+    assert pairs_in_order(logits, examples, labels) == (1.5, 3)  # a tie is half in order
     figures = summarize(logits, examples, labels)
-    assert figures["pairs"] == {"n": 3, "in_order": 1 / 3}
+    assert figures["pairs"] == {"n": 3, "in_order": 0.5}
     assert figures["accuracy"] == 3 / 6 and figures["confusion"] == [[1, 2], [1, 2]]
     assert "kinds" not in figures
 
