@@ -45,7 +45,7 @@ def parse():
     add("--append-end", action="store_true", help="put <|endoftext|> after each text")
     add("--epochs", type=at_least(1), help="default: 20 for a frozen trunk, else 3")
     add("--batch-size", type=at_least(1), default=32)
-    add("--lr", type=above_zero, help="default: 0.005 for a frozen trunk, else 0.04 / n_embd")
+    add("--lr", type=above_zero, help="default: 0.004 for a frozen trunk, else 0.04 / n_embd")
     add("--weight-decay", type=at_least(0.0), help="default: 1 for a frozen trunk, else 0.1")
     add("--warmup", type=at_least(0.0, 1.0), default=0.1, help="share of the steps")
     add("--clip", type=above_zero, default=1.0, help="longest gradient")

@@ -20,7 +20,7 @@ from minigpt.frozen import Kept
 HEAD = Recipe(  # what suits a head on pooled vectors: the defaults of `train.py --freeze-trunk`
     epochs=20,
     batch_size=32,
-    lr=5e-3,
+    lr=4e-3,
     weight_decay=1.0,
     warmup=0.1,
     clip=1.0,

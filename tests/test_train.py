@@ -122,7 +122,7 @@ def test_metrics_have_the_promised_fields_that_agree_with_each_other(run, checkp
     assert metrics["freezing"]["learning"] == 2 * 24
     recipe = metrics["recipe"]
     assert recipe["freeze_trunk"] is True and recipe["seed"] == 0
-    assert (recipe["epochs"], recipe["lr"], recipe["max_length"]) == (20, 5e-3, 64)
+    assert (recipe["epochs"], recipe["lr"], recipe["max_length"]) == (20, 4e-3, 64)
     assert set(metrics["seconds"]) == {"load", "frozen", "fit", "test", "total"}
     assert sum(metrics["seconds"].values()) - 2 * metrics["seconds"]["total"] < 0.1
     assert metrics["peak_memory_bytes"] > 50e6
