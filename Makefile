@@ -5,14 +5,14 @@ RUN = .venv/bin/python
 train: .venv/installed  ## the main job: a head on a frozen trunk
 	$(RUN) train.py --freeze-trunk
 
-test: .venv/tested  ## the whole suite, offline
+test: .venv/tested  ## the whole suite; once installed, offline
 	$(RUN) -m pytest
 
 lint: .venv/tested
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: .venv/tested  ## ours against transformers, a few minutes; BENCH=--small for a first try
+bench: .venv/tested  ## ours against transformers, ten minutes; BENCH=--small for a first try
 	$(RUN) benchmarks/speed.py $(BENCH)
 
 .venv/installed: pyproject.toml constraints.txt

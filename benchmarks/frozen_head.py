@@ -1,4 +1,4 @@
-"""How much of a text's rating is in one vector of a frozen trunk? Every figure of the README.
+"""How much of a text's rating is in one vector of a frozen trunk? The README's first table.
 
     python benchmarks/frozen_head.py [--weights W] [--data D]
 

@@ -237,10 +237,10 @@ def main():
     parser.add_argument("--small", action="store_true", help="4 blocks of 256, for a first try")
     parser.add_argument("--data", default="mirrored", help="as of train.py: whose texts are read")
     parser.add_argument(
-        "--texts", type=int, default=256, help="to train on; a quarter more for dev"
+        "--texts", type=int, default=128, help="to train on; a quarter more for dev"
     )
-    parser.add_argument("--predict", type=int, default=2000, help="texts to predict")
-    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--predict", type=int, default=500, help="texts to predict")
+    parser.add_argument("--times", type=int, default=1, help="rounds")
     parser.add_argument("--only", default=",".join(ROWS), help=f"of {','.join(ROWS)}")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -85,8 +85,9 @@ def generate(argv: list[str]) -> None:
     tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
     trunk = load_trunk(checkpoint)
     how = {name: getattr(args, name) for name in ("tokens", "temperature", "top_k", "seed")}
-    print(args.prompt, end="", flush=True)
-    for piece in generate_text(trunk, tokenizer, args.prompt, **how):
+    pieces = generate_text(trunk, tokenizer, args.prompt, **how)
+    print(args.prompt, end=next(pieces), flush=True)  # nothing is said if the first piece fails
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
 

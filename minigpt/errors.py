@@ -46,9 +46,9 @@ def errors_for_people():
             raise  # a bug: its traceback is wanted
         message = "not enough memory; try a smaller --batch-size with --accumulate, or --max-length"
     except OSError as error:
-        message = f"{error.filename or 'file'}: {error.strerror or error}"
+        message = f"{error.filename or 'standard input or output'}: {error.strerror or error}"
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     else:
         return

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import tiktoken
 import torch
 
+from minigpt.errors import InputError
 from minigpt.model import GPT2, Past
 
 
@@ -38,6 +39,8 @@ def generate_ids(
             unread = ids = ids[-max(1, context // 2) :]
         hidden = trunk(torch.tensor([unread], device=device), past)
         logits = trunk.next_token_logits(hidden[0, -1]).cpu().double()[:vocabulary]  # (V,)
+        if not logits.isfinite().all():
+            raise InputError("the next token's scores are no numbers: damaged weights?")
         if temperature == 0:
             token = int(logits.argmax())
         else:

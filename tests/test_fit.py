@@ -174,8 +174,10 @@ def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(data, appe
     )
     fit_head(model, train, dev, HEAD)
 
+    mean, std = train.states.mean(0), train.states.std(0)
     parts = [
-        (part.states[part.starts].astype(float), part.labels.numpy()) for part in (train, dev, test)
+        ((part.states[part.starts] - mean) / std, part.labels.numpy())
+        for part in (train, dev, test)
     ]
     oracles = [
         linear_model.LogisticRegression(C=c, solver="newton-cholesky").fit(*parts[0])

@@ -273,6 +273,16 @@ def test_generate_goes_on_from_the_prompt(run, checkpoint):
     assert seeds[0] == seeds[1] != seeds[2]
 
 
+def test_generate_with_damaged_weights_says_so_in_one_line(run, checkpoint):
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["h.1.ln_1.bias"][3] = float("nan")
+    save_file(tensors, checkpoint / "model.safetensors")
+    for temperature in (0, 1):
+        how = ["--weights", checkpoint, "--temperature", temperature]
+        status, out, err = run("generate", "the good", *how)
+        assert (status, out) == (2, "") and err.count("\n") == 1 and "damaged weights" in err
+
+
 BAD_FLAGS = {
     "--freeze-trunk --train-last 2": "not allowed with",
     "--freeze-trunk --train-only h.*": "not allowed with",
@@ -366,7 +376,7 @@ def test_an_interrupted_run_leaves_nothing_and_says_so(run, checkpoint, texts, m
     monkeypatch.setattr(train, "fit", interrupt)
     before = files_of(Path())
     status, _, err = run("train", "--weights", checkpoint, "--data", texts)
-    assert status == 130 and "nothing was written" in err
+    assert status == 130 and err.strip() == "interrupted"
     assert files_of(Path()) == before and not Path("runs").exists()
 
 

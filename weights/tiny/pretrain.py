@@ -1,6 +1,6 @@
 """How the bundled checkpoint was made: next-token prediction on film reviews, and nothing else.
 
-    python weights/tiny/pretrain.py reviews-1.txt reviews-2.txt --tokens 30e6
+    python weights/tiny/pretrain.py reviews-1.txt reviews-2.txt --tokens 23e6
 
 What goes in is plain text, one review a line, without a rating. What comes out is a model that has
 only ever been asked "which token comes next?". It turns out that to answer well after "a warm,
@@ -172,7 +172,7 @@ def held_out_loss(model: GPT2, ids: np.ndarray, most: int) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("reviews", nargs="+", help="text files, one review a line")
-    parser.add_argument("--tokens", type=float, default=30e6, help="how many to learn from")
+    parser.add_argument("--tokens", type=float, default=23e6, help="how many to learn from")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     ids, held_out = prepare(args.reviews, args.out)
