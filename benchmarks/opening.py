@@ -51,7 +51,7 @@ model = GPT2Model.from_pretrained(sys.argv[1])
 }
 END = """
 seconds = time.perf_counter() - start
-total = sum(p.detach().double().sum().item() for p in model.parameters())
+total = sum(p.detach().sum().item() for p in model.parameters())
 print("\\n", seconds, resident() - before)
 """
 
