@@ -114,6 +114,7 @@ COMMANDS = {"predict": predict, "generate": generate, "cache": cache}
 
 
 def main():
+    """Hand over to the command that is named first."""
     parser = Parser(prog="python -m minigpt", epilog="each has a --help of its own")
     parser.add_argument("command", choices=COMMANDS)
     COMMANDS[parser.parse_args(sys.argv[1:2]).command](sys.argv[2:])

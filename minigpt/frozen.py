@@ -61,7 +61,7 @@ class Kept:
     def batch(self, texts: np.ndarray):  # -> ((B, T, C), (B,), first), (B,)
         """Return (states, lengths, first), labels: a text's last state once more is its padding."""
         rows = self.rows[texts]
-        place = np.minimum(np.arange(rows.max(initial=0)), rows[:, None] - 1)  # (B, T)
+        place = np.minimum(np.arange(rows.max()), rows[:, None] - 1)  # (B, T)
         states = torch.from_numpy(self.states[self.starts[texts, None] + place])
         if self.states.dtype == np.int16:
             states = states.view(torch.bfloat16)
@@ -75,7 +75,7 @@ class Unkept:
         self.first, self.read = frozen_part(model)
         self.texts = texts
         self.lengths, self.labels = texts.lengths, texts.labels
-        self.rows = np.ones_like(texts.lengths) if pooled(model) else texts.lengths
+        self.rows = rows_of(model, texts)
 
     def __len__(self):
         return len(self.texts)
@@ -95,6 +95,11 @@ def unkept(model: Classifier, texts: Tokens) -> Unkept | Tokens:
 def pooled(model: Classifier) -> bool:
     """Return whether all of the trunk is frozen, so that pooled vectors can be kept."""
     return first_to_learn(model.transformer) > len(model.transformer.h)
+
+
+def rows_of(model: Classifier, texts: Tokens) -> np.ndarray:  # (N,)
+    """Return how many rows are kept of each text: one for each token, or its one pooled vector."""
+    return np.ones_like(texts.lengths) if pooled(model) else texts.lengths
 
 
 def frozen_part(model: Classifier):
@@ -137,7 +142,7 @@ def keep(
     k = first_to_learn(model.transformer)
     if k == 0:
         return texts
-    rows = np.ones_like(texts.lengths) if pooled(model) else texts.lengths
+    rows = rows_of(model, texts)
     batches = token_batches(texts.lengths, AT_ONCE[model.score.weight.device.type])
     order, starts = np.concatenate(batches), np.empty_like(rows)
     starts[order] = np.cumsum(rows[order]) - rows[order]  # rows stand as they are computed

@@ -58,6 +58,7 @@ def read_reviews(files: list[str]) -> tuple[list[str], list[str]]:
 
 
 def plain_form(text: str) -> str:
+    """Return a text as older corpora spell it: see `read_reviews`."""
     text = re.sub(r"(n't|'(?:s|re|ve|ll|d|m))\b", r" \1", text.lower())
     text = re.sub(r'([.,!?;:()"]+)', r" \1 ", text).replace("-", " ")
     return " ".join(text.split()).removesuffix(".").rstrip()
@@ -154,7 +155,8 @@ def prepare(files: list[str], out: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.load(state / "train.npy", mmap_mode="r"), np.load(state / "held_out.npy")
 
 
-def next_token_loss(model: GPT2, rows):  # (B, T + 1) -> mean over B * T predictions, in nats
+def next_token_loss(model: GPT2, rows):  # (B, T + 1) -> a number
+    """Return the mean over B * T predictions of -log p(the token that came), in nats."""
     with torch.autocast(rows.device.type, torch.bfloat16):
         logits = model.next_token_logits(model(rows[:, :-1]))  # (B, T, V)
     return F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
