@@ -19,9 +19,11 @@ from minigpt.fit import evaluate, fit, recipe_of
 from minigpt.flags import DEVICES, DTYPES, above_zero, at_least, device_of, dtype_of
 from minigpt.freeze import count, freeze, frozen_unchanged, names_to_learn, policy_name, table
 from minigpt.frozen import keep
+from minigpt.memory import peak_memory, reuse_memory
 from minigpt.metrics import summarize
+from minigpt.peft import length_of, put_on
 from minigpt.probe import HEAD, fit_head
-from minigpt.report import Clock, peak_memory, report
+from minigpt.report import Clock, report
 from minigpt.runs import check_out, save_run
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
@@ -39,6 +41,18 @@ def parse():
     policy.add_argument("--freeze-trunk", action="store_true", help="only the head")
     policy.add_argument("--train-last", type=int, metavar="N", help="the last N blocks, ln_f, head")
     policy.add_argument("--train-only", metavar="GLOB[,GLOB]", help="tensors by name, and the head")
+    policy.add_argument("--lora", type=int, metavar="R", help="LoRA of rank R, and the head")
+    policy.add_argument("--adapter", type=int, metavar="R", help="bottlenecks of R channels, head")
+    policy.add_argument("--prompt", type=int, metavar="N", help="N vectors before each text, head")
+    policy.add_argument("--prefix", type=int, metavar="N", help="N keys and values a block, head")
+    add("--in-last", type=int, metavar="N", help="LoRA or adapters in the last N blocks only")
+    add(
+        "--lora-on",
+        metavar="GLOB[,GLOB]",
+        help="layers by (the end of) their names; default: c_attn",
+    )
+    add("--lora-alpha", type=above_zero, metavar="A", help="scale times rank; default: 2 R")
+    add("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="before A; default: 0")
     add("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone first")
 
     add("--pool", default="last", choices=POOLINGS)
@@ -63,6 +77,14 @@ def parse():
         raise InputError("--compile needs a C++ compiler, and there is none here; leave it out")
     if args.freeze_trunk and args.warm_head:
         raise InputError("--freeze-trunk --warm-head: with a frozen trunk nothing comes after")
+    if args.lora is None and (args.lora_on or args.lora_alpha or args.lora_dropout is not None):
+        raise InputError("--lora-on, --lora-alpha and --lora-dropout go with --lora R")
+    if args.lora is not None:
+        args.lora_on = args.lora_on or "c_attn"
+        args.lora_alpha = args.lora_alpha or 2.0 * args.lora
+        args.lora_dropout = args.lora_dropout or 0.0
+    if args.in_last is not None and args.lora is None and args.adapter is None:
+        raise InputError("--in-last goes with --lora or --adapter")
     return args
 
 
@@ -75,8 +97,8 @@ def settle(args, checkpoint) -> None:
         args.lr = HEAD.lr if args.freeze_trunk else 0.04 / config.n_embd
     if args.weight_decay is None:
         args.weight_decay = HEAD.weight_decay if args.freeze_trunk else 0.1
-    args.max_length = args.max_length or config.n_positions
-    least, most = 1 + args.append_end, config.n_positions
+    args.max_length = args.max_length or config.n_positions - length_of(vars(args))
+    least, most = 1 + args.append_end, config.n_positions - length_of(vars(args))
     if not least <= args.max_length <= most:
         raise InputError(f"--max-length {args.max_length}: it can be {least} to {most} tokens here")
 
@@ -85,6 +107,7 @@ def main():
     """Read the flags, and do the job, alone or with the other processes that torchrun started."""
     args = parse()
     clock = Clock()
+    reuse_memory()
     args.device = device_of(args.device)
     with joined(args.device) as group:
         if group.rank > 0:
@@ -100,6 +123,8 @@ def job(args, clock: Clock, group: Group):
 
     # The trunk, as pre-training left it; the texts; a head for their labels
     checkpoint = find_checkpoint(args.weights)
+    trunk = load_trunk(checkpoint, args.dropout)
+    added = put_on(trunk, vars(args))  # LoRA, adapters, a prompt, a prefix: or nothing
     settle(args, checkpoint)
     dtype = dtype_of(args.dtype, args.device)
     args.dtype = str(dtype).removeprefix("torch.")
@@ -107,14 +132,13 @@ def job(args, clock: Clock, group: Group):
     dataset = load_dataset(args.data, args.seed)
     if group.size > len(dataset.train):
         raise InputError(f"{group.size} processes for {len(dataset.train)} texts; start fewer")
-    trunk = load_trunk(checkpoint, args.dropout)
     model = Classifier(trunk, len(dataset.labels), args.pool, dtype).to(args.device)
     if args.compile:
         for block in trunk.h:
             block.compile(dynamic=True)
 
     # Who learns, and who does not
-    learn = names_to_learn(model.transformer, args.freeze_trunk, args.train_last, args.train_only)
+    learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)
     freeze(model, learn)
 
     # Text -> ids
@@ -166,7 +190,7 @@ def job(args, clock: Clock, group: Group):
         "weights": {
             "name": checkpoint.name,
             "sha256": checkpoint.sha256,
-            "parameters": sum(p.numel() for p in model.transformer.parameters()),
+            "parameters": sum(p.numel() for n, p in trunk.named_parameters() if n not in added),
         },
         "data": {
             "name": dataset.name,

@@ -23,8 +23,8 @@ from minigpt.config import GPT2Config
 from minigpt.data import load_dataset
 from minigpt.freeze import freeze
 from minigpt.frozen import keep
+from minigpt.memory import peak_memory
 from minigpt.model import GPT2, initialize
-from minigpt.report import peak_memory
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import Checkpoint, find_checkpoint, load_trunk
 

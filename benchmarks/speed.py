@@ -30,11 +30,12 @@ from minigpt.config import GPT2Config
 from minigpt.data import load_dataset
 from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
-from minigpt.frozen import keep
+from minigpt.frozen import FrozenPart, keep
 from minigpt.generate import generate_ids
+from minigpt.memory import peak_memory, reuse_memory
 from minigpt.model import GPT2, initialize
+from minigpt.packed import PackedLinear, can_pack
 from minigpt.probe import HEAD, fit_head
-from minigpt.report import peak_memory
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, find_checkpoint, load_trunk, save_trunk
 
@@ -80,14 +81,15 @@ def ours(row: str, folder: Path):
         model, found = opened({"freeze_trunk": True})
         return lambda: keep(model, train, found)
     if kind == "predict":
-        model, _ = opened({})
-        return lambda: evaluate(model, test)
+        model, _ = opened({"freeze_trunk": True})
+        return lambda: evaluate(model, FrozenPart(model).of(test))
     if kind == "generate":
         model, _ = opened({})
         how = {"tokens": 256, "temperature": 0}
         return lambda: list(generate_ids(model.transformer, train.ids[0].tolist(), **how))
 
     def training():
+        reuse_memory()
         policy = {"last": {"train_last": 2}, "full": {}}.get(kind, {"freeze_trunk": True})
         model, found = opened(policy)
         kept = [keep(model, part, found) for part in (train, dev)]
@@ -185,9 +187,13 @@ def matrix_rate(dtype: torch.dtype) -> float:
     best = 0.0
     for n in (1024, 2048, 4096) if DEVICE == "cpu" else (4096, 8192):
         a = torch.randn(n, n, device=DEVICE).to(dtype)
-        for _ in range(5):
+        ways = [lambda a=a: a @ a]
+        if can_pack(a):  # laid out beforehand, as for what is frozen
+            packed = PackedLinear(a)
+            ways.append(lambda a=a, packed=packed: packed(a))
+        for product in ways * 5:
             start = time.perf_counter()
-            (a @ a)[0, 0].item()
+            product()[0, 0].item()
             best = max(best, 2 * n**3 / (time.perf_counter() - start))
     return best
 

@@ -12,7 +12,7 @@ from minigpt.cache import cache_limit, entries, remove, size_of, states_folder, 
 from minigpt.errors import InputError, Parser, errors_for_people
 from minigpt.fit import evaluate
 from minigpt.flags import DEVICES, at_least, device_of
-from minigpt.frozen import unkept
+from minigpt.frozen import FrozenPart
 from minigpt.generate import generate_text
 from minigpt.readers import Example
 from minigpt.runs import Run, load_run
@@ -42,11 +42,11 @@ def lines_of(file: str | int, name: str):
         raise InputError(f"{name}: not UTF-8; convert it to UTF-8") from None
 
 
-def rate(run: Run, texts: list[str]) -> torch.Tensor:  # -> (texts, K)
+def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (texts, K)
     """Return the probability of each class."""
     examples = [Example(text, run.labels[0]) for text in texts]  # the label is of no account
     tokens = tokenize(examples, run.labels, run.tokenizer, run.max_length, run.append_end)
-    return evaluate(run.model, unkept(run.model, tokens)).softmax(1)
+    return evaluate(run.model, part.of(tokens)).softmax(1)
 
 
 def predict(argv: list[str]) -> None:
@@ -59,9 +59,9 @@ def predict(argv: list[str]) -> None:
     parser.add_argument("--device", default="auto", choices=DEVICES)
     args = parser.parse_intermixed_args(argv)
     run = load_run(args.run, device_of(args.device))
-    texts = texts_of(args)
+    texts, part = texts_of(args), FrozenPart(run.model)
     while chunk := list(itertools.islice(texts, 1024)):
-        for text, row in zip(chunk, rate(run, chunk).tolist(), strict=True):
+        for text, row in zip(chunk, rate(run, part, chunk).tolist(), strict=True):
             table = dict(zip(run.labels, row, strict=True))
             label = max(table, key=table.get)
             if args.json:

@@ -10,7 +10,13 @@ import torch
 from minigpt.classifier import Classifier
 from minigpt.errors import InputError
 from minigpt.model import GPT2
+from minigpt.peft import method_of
 from minigpt.weights import Checkpoint, describe, open_tensors
+
+PRESETS = {  # of --train-only
+    "bitfit": "*.bias",  # Ben Zaken et al. 2021
+    "norms": "*ln_?.*",  # gains and biases of the layer norms
+}
 
 
 def names_to_learn(
@@ -22,7 +28,8 @@ def names_to_learn(
     """Return the official names of the trunk's tensors that learn; the head always does.
 
     `freeze_trunk`: none. `train_last` N: those of the last N blocks and of ln_f. `train_only`:
-    those that match one of the comma-separated globs. None of the three: all. Raises InputError.
+    those that match one of the comma-separated globs, or of a preset's. None of the three: all.
+    Raises InputError.
     """
     names = [name for name, _ in trunk.named_parameters()]
     if freeze_trunk:
@@ -35,7 +42,7 @@ def names_to_learn(
         return {name for name in names if name.startswith((*last, "ln_f."))}
     if train_only is not None:
         learn = set()
-        for glob in train_only.split(","):
+        for glob in PRESETS.get(train_only, train_only).split(","):
             matching = set(fnmatch.filter(names, glob.strip()))
             if not matching:
                 raise InputError(
@@ -72,6 +79,10 @@ def policy_name(args) -> str:
     if args.freeze_trunk:
         return "freeze-trunk"
     first = f"warm-head {args.warm_head}, " if args.warm_head else ""
+    if (method := method_of(vars(args))) is not None:
+        where = f" in-last {args.in_last}" if args.in_last else ""
+        on = f" on {args.lora_on}" if args.lora and args.lora_on != "c_attn" else ""
+        return f"{first}{method} {vars(args)[method]}{on}{where}"
     if args.train_last is not None:
         return f"{first}train-last {args.train_last}"
     return first + (f"train-only {args.train_only}" if args.train_only else "everything")
@@ -88,7 +99,8 @@ def table(model: Classifier) -> str:
     trunk = model.transformer
     groups = [("embeddings", [trunk.wte, trunk.wpe])]
     groups += [(f"h.{i}", [block]) for i, block in enumerate(trunk.h)]
-    groups += [("ln_f", [trunk.ln_f]), ("score", [model.score])]
+    above = [(name, [part]) for name, part in trunk.named_children() if name in ("ln_f", "prefix")]
+    groups += [*above, ("score", [model.score])]
     rows, counts = [], None  # a row: [first name, last name, parameters, how many of them learn]
     for name, modules in groups:
         parameters = [p for module in modules for p in module.parameters()]

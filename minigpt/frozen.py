@@ -22,11 +22,12 @@ from minigpt.distributed import ALONE, Group
 from minigpt.errors import InputError
 from minigpt.fit import to_device
 from minigpt.model import GPT2
+from minigpt.packed import packed
 from minigpt.weights import Checkpoint
 
 # N texts, B of them in a batch, T tokens in its longest, C channels
 # R rows kept: one for each token of all texts, or one for each text if vectors are pooled
-FORMAT = 1  # of what is kept on disk: raise it when the numbers or their order change
+FORMAT = 2  # of what is kept on disk: raise it when the numbers or their order change
 STORED = {torch.float32: "<f4", torch.bfloat16: "<i2"}  # numpy has no bfloat16: its bits, then
 
 
@@ -35,7 +36,8 @@ def first_to_learn(trunk: GPT2) -> int:
 
     As in `GPT2.forward`, ln_f is block n_layer; n_layer + 1 means that all of the trunk is frozen.
     """
-    parts = [nn.ModuleList([trunk.wte, trunk.wpe]), *trunk.h, trunk.ln_f]
+    first = [part for name, part in trunk.named_children() if name not in ("h", "ln_f")]
+    parts = [nn.ModuleList(first), *trunk.h, trunk.ln_f]
     learns = [any(p.requires_grad for p in part.parameters()) for part in parts]
     return max(0, [*learns, True].index(True) - 1)
 
@@ -71,25 +73,17 @@ class Kept:
 class Unkept:
     """The same, computed when it is asked for: to read a text just once, or to check the kept."""
 
-    def __init__(self, model: Classifier, texts: Tokens):
-        self.first, self.read = frozen_part(model)
-        self.texts = texts
-        self.lengths, self.labels = texts.lengths, texts.labels
-        self.rows = rows_of(model, texts)
+    def __init__(self, part: "FrozenPart", texts: Tokens):
+        self.part, self.texts = part, texts
+        self.rows, self.lengths, self.labels = texts.rows, texts.lengths, texts.labels
 
     def __len__(self):
         return len(self.texts)
 
-    def batch(self, rows: np.ndarray):  # -> ((B, T, C), (B,), first), (B,)
+    def batch(self, texts: np.ndarray):  # -> ((B, T, C), (B,), first), (B,)
         """Return (states, lengths, first), labels, as `Kept.batch` does."""
-        (ids, lengths), labels = self.texts.batch(rows)
-        states = self.read(ids, lengths)
-        return (states, torch.from_numpy(self.rows[rows]), self.first), labels
-
-
-def unkept(model: Classifier, texts: Tokens) -> Unkept | Tokens:
-    """Return what serves the same batches as `keep`, without writing anything."""
-    return Unkept(model, texts) if first_to_learn(model.transformer) else texts
+        (ids, lengths), labels = self.texts.batch(texts)
+        return (*self.part.read(ids, lengths), self.part.first), labels
 
 
 def pooled(model: Classifier) -> bool:
@@ -102,32 +96,32 @@ def rows_of(model: Classifier, texts: Tokens) -> np.ndarray:  # (N,)
     return np.ones_like(texts.lengths) if pooled(model) else texts.lengths
 
 
-def frozen_part(model: Classifier):
-    """Return k, and the function that reads (B, T) ids into what enters block k: (B, T, C).
+class FrozenPart:
+    """The trunk below block k, for reading only, and pooling, too, where all of it is frozen.
 
-    Where all is frozen, that is the pooled vector, (B, 1, C). With a `dtype` other than float32,
-    the frozen part *is* of that type, since casting its weights once beats casting them in every
-    batch; what learns keeps its float32 weights and is computed under autocast.
+    With a `dtype` other than float32, the frozen part *is* of that type, since casting its weights
+    once beats casting them in every batch; what learns keeps its float32 weights and is computed
+    under autocast.
     """
-    k, trunk = first_to_learn(model.transformer), model.transformer.eval()
-    device = model.score.weight.device
-    if model.dtype != torch.float32:
-        above = tuple(f"h.{i}." for i in range(k, len(trunk.h)))  # they have no part in it
-        frozen = {n: p for n, p in trunk.state_dict().items() if not n.startswith(above)}
-        state = {name: p.to(model.dtype) for name, p in frozen.items()}
-        with torch.device("meta"):
-            trunk = GPT2(trunk.config).eval()
-        trunk.load_state_dict(state, strict=False, assign=True)
+
+    def __init__(self, model: Classifier):
+        self.first = first_to_learn(model.transformer)
+        self.trunk = packed(model.transformer, self.first, model.dtype)
+        self.pooling = model.pooling if pooled(model) else None
+        self.device = model.score.weight.device
 
     @torch.no_grad()
-    def read(ids, lengths):
-        ids, lengths = to_device((ids, lengths), device)
-        hidden = trunk(ids, end=k)
-        if k > len(trunk.h):
-            return pool(hidden.float(), lengths, model.pooling)[:, None]
-        return hidden
+    def read(self, ids, lengths):  # (B, T), (B,) -> (B, T, C), (B,), or (B, 1, C), (B,)
+        """Return what enters block k, or one pooled vector a text, and how much of it counts."""
+        ids, lengths = to_device((ids, lengths), self.device)
+        hidden = self.trunk(ids, end=self.first)
+        if self.pooling is None:
+            return hidden, lengths
+        return pool(hidden.float(), lengths, self.pooling)[:, None], torch.ones_like(lengths)
 
-    return k, read
+    def of(self, texts: Tokens) -> Unkept | Tokens:
+        """Return what serves the same batches as `keep`, without writing anything."""
+        return Unkept(self, texts) if self.first else texts
 
 
 def keep(
@@ -176,14 +170,20 @@ def about_states(model: Classifier, texts: Tokens, checkpoint: Checkpoint) -> di
 
     Token ids stand for the texts, the tokenizer, the length limit and the end token in one.
     """
-    ids = hashlib.sha256(np.ascontiguousarray(texts.lengths))
+    ids, added = hashlib.sha256(np.ascontiguousarray(texts.lengths)), hashlib.sha256()
     for text in texts.ids:
         ids.update(text)
+    with torch.device("meta"):
+        official = dict(GPT2(checkpoint.config).named_parameters())
+    for name, parameter in model.transformer.named_parameters():
+        if name not in official:  # put on (peft.py), and read with while the head is fitted alone
+            added.update(name.encode() + parameter.detach().cpu().numpy().tobytes())
     return {
         "format": FORMAT,
         "weights": checkpoint.sha256,
         "config": dataclasses.asdict(checkpoint.config),
         "ids": ids.hexdigest(),
+        "added": added.hexdigest(),
         "first": first_to_learn(model.transformer),
         "pooling": model.pooling if pooled(model) else None,
         "dtype": str(model.dtype),
@@ -196,10 +196,10 @@ def frozen_pass(model: Classifier, texts: Tokens, batches: list, group: Group, q
 
     The batches are shared out to the processes of the group; all get all the pieces, in order.
     """
-    served = Unkept(model, texts)
+    part = FrozenPart(model)
 
     def read(rows):
-        (states, lengths, _), _ = served.batch(rows)
+        states, lengths = part.read(*texts.batch(rows)[0])
         return states[torch.arange(states.size(1)) < lengths[:, None]]  # without the padding
 
     hide = quiet or group.rank > 0 or None

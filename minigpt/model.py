@@ -99,12 +99,13 @@ class MLP(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.c_fc = Linear(config.n_embd, config.mlp_width)
+        # GPT-2 was trained with the tanh form of GELU (Hendrycks & Gimpel 2016): not the exact one
+        self.act = nn.GELU(approximate="tanh")
         self.c_proj = Linear(config.mlp_width, config.n_embd)
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, x):  # (B, T, C) -> (B, T, C)
-        # GPT-2 was trained with the tanh form of GELU (Hendrycks & Gimpel 2016): not the exact one
-        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
 
 
 class Block(nn.Module):
@@ -147,9 +148,9 @@ class GPT2(nn.Module):
         n_layer. With `first` above 0, `x` holds what enters that block instead of ids: (B, T, C).
         """
         if first == 0:
-            start = len(past[0]) if past else 0
-            positions = torch.arange(start, start + x.size(-1), device=x.device)
-            x = self.drop(self.wte(x) + self.wpe(positions))
+            start, x = len(past[0]) if past else 0, self.wte(x)
+            positions = torch.arange(start, start + x.size(1), device=x.device)
+            x = self.drop(x + self.wpe(positions))
         blocks = len(self.h)
         end = blocks + 1 if end is None else end
         for i in range(first, min(end, blocks)):

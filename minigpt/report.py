@@ -1,7 +1,5 @@
 """What a run took and what it came to, for a person. Knows nothing of models or files."""
 
-import contextlib
-import re
 import time
 from pathlib import Path
 
@@ -42,15 +40,3 @@ def report(metrics: dict, folder: Path) -> str:
         pairs = test["pairs"]
         rows.insert(1, ("pairs in order", f"{pairs['in_order']:.1%} of {pairs['n']}; chance: 50 %"))
     return "\n".join(f"{name:16}{value}" for name, value in rows)
-
-
-def peak_memory() -> int | None:
-    """Return the most memory this process ever held, in bytes (None where nobody counts it)."""
-    with contextlib.suppress(OSError):  # Linux; getrusage there counts the parent's memory, too
-        status = Path("/proc/self/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
-    with contextlib.suppress(ImportError):  # there is none on Windows
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
-    return None

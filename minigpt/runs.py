@@ -24,6 +24,7 @@ import torch
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.errors import InputError, first_few
 from minigpt.freeze import freeze
+from minigpt.peft import length_of, put_on
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
 
@@ -125,7 +126,10 @@ def load_run(folder: str, device: str = "cpu") -> Run:
             f"has {checkpoint.sha256}; bring back the weights it was trained on"
         )
     dtype = getattr(torch, recipe["dtype"])
-    model = Classifier(load_trunk(checkpoint), len(labels), recipe["pool"], dtype)
+    trunk = load_trunk(checkpoint)
+    torch.manual_seed(0)  # what is put on starts with random values, but they are replaced
+    put_on(trunk, recipe)
+    model = Classifier(trunk, len(labels), recipe["pool"], dtype)
     parameters = {name.removeprefix("transformer."): p for name, p in model.named_parameters()}
     path = Path(folder, "learned.safetensors")
     try:
@@ -139,10 +143,11 @@ def load_run(folder: str, device: str = "cpu") -> Run:
             wrong.add(name)
     if wrong:
         raise InputError(f"{path} does not fit: {first_few(sorted(wrong))}")
-    least, most = 1 + recipe["append_end"], checkpoint.config.n_positions
+    least, most = 1 + recipe["append_end"], checkpoint.config.n_positions - length_of(recipe)
     if not least <= recipe["max_length"] <= most:
         raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
-    freeze(model, learned.keys())  # it matters in bfloat16: what learned is computed more finely
+    # Nothing learns any more; but in bfloat16, what did is computed more finely than the rest
+    freeze(model, learned.keys() if dtype != torch.float32 else set())
     with torch.no_grad():
         for name, tensor in learned.items():
             parameters[name].copy_(tensor)

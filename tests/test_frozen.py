@@ -15,7 +15,7 @@ from minigpt.classifier import POOLINGS, Classifier
 from minigpt.errors import InputError
 from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
-from minigpt.frozen import first_to_learn, keep, unkept
+from minigpt.frozen import FrozenPart, first_to_learn, keep
 from minigpt.probe import HEAD, fit_head
 from minigpt.weights import describe, load_trunk, save_trunk
 
@@ -84,7 +84,7 @@ def test_training_from_what_is_kept_gives_the_weights_of_training_from_the_ids(p
 def test_a_head_fitted_on_kept_vectors_is_the_one_fitted_on_vectors_computed_in_each_epoch(found):
     model, texts = classifier(found, {"freeze_trunk": True}), some_texts()
     heads = []
-    for served in (keep(model, texts, found), unkept(model, texts)):
+    for served in (keep(model, texts, found), FrozenPart(model).of(texts)):
         fit_head(model, served, served, dataclasses.replace(HEAD, epochs=3))
         heads.append(model.score.weight.detach().clone())
     assert (heads[0] - heads[1]).norm() <= 1e-4 * heads[1].norm() > 0
@@ -104,7 +104,9 @@ def test_in_bfloat16_the_trunk_is_rounded_and_the_rest_is_not(policy, found):
     exact = evaluate(fine, texts)
     logits = evaluate(model, kept)
     assert 0 < (logits - exact).abs().max() < 0.02 * exact.abs().max()
-    torch.testing.assert_close(evaluate(model, unkept(model, texts)), logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        evaluate(model, FrozenPart(model).of(texts)), logits, rtol=0, atol=1e-5
+    )
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 

@@ -68,6 +68,13 @@ POLICIES = [
     ["--train-only", "*.bias", "--dropout", "0"],
     ["--warm-head", "2", "--pool", "max"],
     ["--max-length", "5"],
+    ["--train-only", "bitfit"],
+    ["--lora", "2", "--lora-on", "c_attn,mlp.*", "--in-last", "2", "--lora-dropout", "0.1"],
+    ["--adapter", "4", "--warm-head", "2"],
+    ["--prompt", "3", "--pool", "mean", "--warm-head", "2"],
+    ["--prefix", "3", "--append-end"],
+    ["--lora", "2", "--dtype", "bfloat16"],
+    ["--prefix", "3", "--dtype", "bfloat16"],
 ]
 
 

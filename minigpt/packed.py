@@ -1,0 +1,71 @@
+"""A trunk for reading only: its matrices laid out, once, as the CPU's kernels want them.
+
+A product of two matrices begins by copying both into a layout that suits the processor. The weights
+of what does not learn are the same in every batch, so that copy can be kept: short batches are then
+as fast as long ones. And oneDNN's kernel adds the bias and applies GELU while a result is still in
+the processor's cache. The numbers are the same, to rounding; model.py knows nothing of all this.
+"""
+
+import copy
+
+import torch
+from torch import nn
+
+from minigpt.model import GPT2, MLP, Linear
+
+onednn = torch.ops.mkldnn  # as TorchInductor uses it: torch/_inductor/mkldnn_ir.py
+
+
+class PackedLinear(nn.Module):
+    """x Wᵀ + b, and GELU in its tanh form if wanted, for a weight that will not change."""
+
+    def __init__(self, weight, bias=None, gelu=False):  # (out, in), (out,)
+        super().__init__()
+        self.weight, self.bias = onednn._reorder_linear_weight(weight.detach()), bias
+        self.activation = "gelu" if gelu else "none"
+
+    def forward(self, x):  # (..., in) -> (..., out)
+        return onednn._linear_pointwise(x, self.weight, self.bias, self.activation, [], "tanh")
+
+
+def can_pack(tensor) -> bool:
+    """Return whether there are such kernels here: on x86 processors since 2013."""
+    there = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    x86 = "AVX" in torch.backends.cpu.get_cpu_capability()
+    return there and x86 and tensor.device.type == "cpu"
+
+
+def output_matrix(trunk: GPT2):
+    """Return `trunk.next_token_logits`, packed where that can be."""
+    if can_pack(trunk.wte.weight):
+        return PackedLinear(trunk.wte.weight)
+    return trunk.next_token_logits
+
+
+def packed(trunk: GPT2, end: int, dtype=torch.float32) -> GPT2:
+    """Return a copy that reads up to block `end` (as in `GPT2.forward`), in `dtype`, in eval mode.
+
+    It shares with the trunk what it need not convert; blocks from `end` on are not to be run.
+    """
+    above = {id(p) for block in trunk.h[end:] for p in block.parameters()}
+    same = {
+        id(p): p if id(p) in above else nn.Parameter(p.detach().to(dtype), requires_grad=False)
+        for p in trunk.parameters()
+    }
+    trunk = copy.deepcopy(trunk, same).eval()  # the modules are copied, the parameters are as said
+    if can_pack(trunk.wte.weight):
+        for block in trunk.h[:end]:
+            pack_in(block)
+    return trunk
+
+
+def pack_in(module: nn.Module) -> None:
+    """Put packed layers in place of the linear ones, GELU within the one before it."""
+    for name, child in list(module.named_children()):
+        if type(child) is not Linear:  # one that something was put on (peft.py) stays as it is
+            pack_in(child)
+            continue
+        gelu = isinstance(module, MLP) and name == "c_fc"
+        setattr(module, name, PackedLinear(child.weight.T, child.bias, gelu))
+        if gelu:
+            module.act = nn.Identity()

@@ -1,0 +1,74 @@
+"""A packed trunk computes what the trunk computes, and leaves the trunk as it was."""
+
+import pytest
+import torch
+from conftest import random_trunk
+
+from minigpt import packed as room
+from minigpt.model import attention
+from minigpt.packed import PackedLinear, can_pack, output_matrix, packed
+
+ALL = 4  # blocks 0 to 2, and ln_f, which counts as block 3
+
+
+def some_ids():
+    return torch.randint(200, (4, 30), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=["packed", "not on this processor"])
+def kernels(request, monkeypatch):
+    """Have a test run with such kernels, where there are some, and as if there were none."""
+    if request.param != "packed":
+        monkeypatch.setattr(room, "can_pack", lambda tensor: False)
+    elif not can_pack(torch.zeros(1)):
+        pytest.skip("this processor or this build of torch has no such kernels")
+    return request.param
+
+
+@pytest.mark.parametrize("end", [0, 2, 3, ALL])
+@torch.no_grad()
+def test_a_packed_trunk_reads_as_the_trunk_does(end, kernels):
+    trunk = random_trunk()
+    ours = packed(trunk, end)(some_ids(), end=end)
+    torch.testing.assert_close(ours, trunk(some_ids(), end=end), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_in_bfloat16_it_is_as_near_as_bfloat16_comes(kernels):
+    trunk = random_trunk()
+    exact, ours = trunk(some_ids()), packed(trunk, ALL, torch.bfloat16)(some_ids())
+    assert ours.dtype == torch.bfloat16
+    assert 0 < (ours - exact).norm() < 0.02 * exact.norm()
+
+
+@torch.no_grad()
+def test_the_next_tokens_logits_are_the_same(kernels):
+    trunk, hidden = random_trunk(), torch.randn(5, 24)
+    expected = trunk.next_token_logits(hidden)
+    torch.testing.assert_close(output_matrix(trunk)(hidden), expected, rtol=0, atol=1e-5)
+
+
+def test_the_trunk_itself_stays_as_it_is_and_goes_on_learning(kernels):
+    trunk = random_trunk().train()
+    before = dict(trunk.named_parameters())
+    packed(trunk, ALL)
+    assert all(p is before[name] for name, p in trunk.named_parameters())
+    assert not any(isinstance(module, PackedLinear) for module in trunk.modules())
+    trunk(some_ids()).sum().backward()
+    assert trunk.training and trunk.h[0].mlp.c_fc.weight.grad is not None
+
+
+def test_float32_parameters_are_shared_and_not_copied(kernels):
+    trunk = random_trunk()
+    copy = packed(trunk, ALL)
+    assert copy.wte.weight.data_ptr() == trunk.wte.weight.data_ptr()
+
+
+@torch.no_grad()
+def test_what_an_experiment_put_in_a_block_is_in_the_copy(kernels):
+    """Another attention function, and a hook: the copy is of what the trunk is by now."""
+    trunk = random_trunk()
+    trunk.h[1].attn.attention = lambda q, k, v, dropout: attention(q, k, v) * 0
+    trunk.h[0].mlp.register_forward_hook(lambda module, _, y: y * 2)
+    ours = packed(trunk, ALL)(some_ids())
+    torch.testing.assert_close(ours, trunk(some_ids()), rtol=0, atol=1e-5)
