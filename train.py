@@ -26,7 +26,7 @@ from minigpt.probe import HEAD, fit_head
 from minigpt.report import Clock, report
 from minigpt.runs import check_out, save_run
 from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import find_checkpoint, load_trunk
+from minigpt.weights import find_checkpoint, load_trunk, read_head
 
 
 def parse():
@@ -136,6 +136,12 @@ def job(args, clock: Clock, group: Group):
     if args.compile:
         for block in trunk.h:
             block.compile(dynamic=True)
+
+    if (head := read_head(checkpoint)) and {*head.labels} == {*dataset.labels}:
+        rows = [head.labels.index(label) for label in dataset.labels]
+        model.score.load_state_dict({"weight": head.score[rows]})  # go on from there
+    elif head:
+        say(f"its head is for {', '.join(head.labels)}: a new one is put on")
 
     # Who learns, and who does not
     learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)

@@ -1,4 +1,4 @@
-"""python -m minigpt predict | generate | cache"""
+"""python -m minigpt predict | generate | export | cache"""
 
 import itertools
 import json
@@ -10,6 +10,7 @@ import torch
 from minigpt.batches import tokenize
 from minigpt.cache import cache_limit, entries, remove, size_of, states_folder, title_of
 from minigpt.errors import InputError, Parser, errors_for_people
+from minigpt.export import KINDS, export
 from minigpt.fit import evaluate
 from minigpt.flags import DEVICES, at_least, device_of
 from minigpt.frozen import FrozenPart
@@ -110,7 +111,18 @@ def cache(argv: list[str]) -> None:
     print(f"{total / 1e6:12,.1f} MB  {did}, in {home}")
 
 
-COMMANDS = {"predict": predict, "generate": generate, "cache": cache}
+def export_(argv: list[str]) -> None:
+    """Write a run as a folder that transformers opens, or the peft library."""
+    parser = Parser(prog="python -m minigpt export", description=export_.__doc__)
+    parser.add_argument("run", metavar="RUN", help="the folder that train.py made")
+    parser.add_argument("--to", required=True, metavar="DIR", help="a new folder")
+    parser.add_argument("--as", dest="kind", default=KINDS[0], choices=KINDS)
+    args = parser.parse_args(argv)
+    how = export(args.run, args.to, args.kind)
+    print(f"{args.to} is written; it opens with\n\n{how}")
+
+
+COMMANDS = {"predict": predict, "generate": generate, "export": export_, "cache": cache}
 
 
 def main():

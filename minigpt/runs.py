@@ -26,35 +26,43 @@ from minigpt.errors import InputError, first_few
 from minigpt.freeze import freeze
 from minigpt.peft import length_of, put_on
 from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import find_checkpoint, load_trunk
+from minigpt.weights import Checkpoint, find_checkpoint, load_trunk, read_head
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained classifier, ready to read texts."""
+    """A trained classifier, ready to read texts, and what it stands on."""
 
     model: Classifier
     tokenizer: tiktoken.Encoding
     labels: tuple[str, ...]
-    append_end: bool
-    max_length: int
+    recipe: dict  # every flag of train.py; of a folder of transformers, those that reading needs
+    checkpoint: Checkpoint
+
+    @property
+    def append_end(self) -> bool:
+        return self.recipe["append_end"]
+
+    @property
+    def max_length(self) -> int:
+        return self.recipe["max_length"]
 
 
-def check_out(out: str | None) -> Path | None:
+def check_out(out: str | None, flag: str = "--out") -> Path | None:
     """Return where --out is, links followed, or None; raise InputError unless it can be written.
 
     Does so before any work is done: also that runs/ can be written, where there is no --out.
     """
     folder = None if out is None else Path(out).resolve()
     if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--out {out} exists and is not empty; choose another name or delete it")
+        raise InputError(f"{flag} {out} exists and is not empty; choose another name or delete it")
     parent = folder.parent if folder else Path("runs")
     made = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryDirectory(dir=parent).cleanup()
     except OSError as error:
-        raise InputError(f"{parent} cannot be written ({error.strerror}); say --out") from None
+        raise InputError(f"{parent} cannot be written ({error.strerror}); say {flag}") from None
     for path in made:  # nothing is left behind if the run comes to nothing
         with contextlib.suppress(OSError):  # another run has come to need it
             path.rmdir()
@@ -84,26 +92,38 @@ def save_run(folder: Path | None, model: Classifier, metrics: dict, history: lis
         "recipe": metrics["recipe"],
         "learned": sorted(learned),
     }
-    texts = {
+    files = {
+        "learned.safetensors": learned,
         "metrics.json": json.dumps(metrics, indent=2) + "\n",
         "run.json": json.dumps(about, indent=2) + "\n",
         "history.jsonl": "".join(json.dumps(line) + "\n" for line in history),
     }
-    wanted = folder or Path("runs", run_name(metrics, model.pooling))
+    if folder is not None:
+        return write_folder(folder, files)
+    return write_folder(Path("runs", run_name(metrics, model.pooling)), files, numbered=True)
+
+
+def write_folder(wanted: Path, files: dict, numbered: bool = False) -> Path:
+    """Write files, of text or of tensors, all or nothing: beside their place, then in it.
+
+    Returns where. If the place is taken and `numbered`, a number is added to its name.
+    """
     wanted.parent.mkdir(parents=True, exist_ok=True)
     new = wanted.with_name(f".{wanted.name}.{os.getpid()}")
     new.mkdir()
     try:
-        safetensors.torch.save_file(learned, new / "learned.safetensors")
-        (new / "learned.safetensors").chmod(0o644)  # save_file lets nobody else read it
-        for file, text in texts.items():
-            (new / file).write_text(text, encoding="utf-8")
+        for name, content in files.items():
+            if isinstance(content, str):
+                (new / name).write_text(content, encoding="utf-8")
+            else:
+                safetensors.torch.save_file(content, new / name, {"format": "pt"})
+                (new / name).chmod(0o644)  # save_file lets nobody else read it
         place, number = wanted, 1
         while True:
             try:
                 return new.rename(place)
             except OSError as error:  # another run has the name
-                if folder or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                if not numbered or error.errno not in TAKEN:
                     raise
                 number += 1
                 place = wanted.with_name(f"{wanted.name}-{number}")
@@ -112,8 +132,16 @@ def save_run(folder: Path | None, model: Classifier, metrics: dict, history: lis
         raise
 
 
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+
+
 def load_run(folder: str, device: str = "cpu") -> Run:
-    """Open a run on its base weights, which must be the very same ones. Raises InputError."""
+    """Open a run on its base weights, which must be the very same ones. Raises InputError.
+
+    Also opens a folder of a GPT2ForSequenceClassification, with its `score` as the head.
+    """
+    if Path(folder, "config.json").is_file() and not Path(folder, "run.json").exists():
+        return load_foreign(folder, device)
     about = read_run_json(Path(folder))
     base, recipe, labels = about["weights"], about["recipe"], tuple(about["labels"])
     try:
@@ -152,13 +180,31 @@ def load_run(folder: str, device: str = "cpu") -> Run:
         for name, tensor in learned.items():
             parameters[name].copy_(tensor)
     tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
-    model = model.eval().to(device)
-    return Run(model, tokenizer, labels, recipe["append_end"], recipe["max_length"])
+    return Run(model.eval().to(device), tokenizer, labels, recipe, checkpoint)
+
+
+def load_foreign(folder: str, device: str) -> Run:
+    """Open a GPT2ForSequenceClassification that transformers, or our export, has written."""
+    checkpoint = find_checkpoint(folder)
+    head = read_head(checkpoint)
+    if head is None:
+        raise InputError(f"{folder} has no `score`; train one: train.py --weights {folder}")
+    model = Classifier(load_trunk(checkpoint), len(head.labels))
+    model.score.weight.data = head.score
+    freeze(model, set())
+    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
+    recipe = {"append_end": head.append_end, "max_length": head.max_length}
+    return Run(model.eval().to(device), tokenizer, head.labels, recipe, checkpoint)
 
 
 def read_run_json(folder: Path) -> dict:
     """Return run.json, having checked every field that opening a run needs. Raises InputError."""
     path = folder / "run.json"
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{folder} is of the peft library, which is not read here; merge it there "
+            "(merge_and_unload) and save it whole, or predict with the run it came from"
+        )
     if not path.is_file():
         raise InputError(f"{folder}: no such run; train.py prints the folder of each run it makes")
     try:

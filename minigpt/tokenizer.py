@@ -22,25 +22,45 @@ def byte_of_character() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}
 
 
+def vocabulary_files(folder: Path) -> tuple[Path, Path]:
+    """Return where tokens and merges are: later transformers save both in tokenizer.json only."""
+    if Path(folder, "tokenizer.json").exists() and not Path(folder, "vocab.json").exists():
+        return Path(folder, "tokenizer.json"), Path(folder, "tokenizer.json")
+    return Path(folder, "vocab.json"), Path(folder, "merges.txt")
+
+
+def read_vocabulary(folder: Path) -> tuple[dict[str, int], list[list[str]]]:
+    """Return tokens with their numbers, and the pairs to merge, in order. Raises InputError."""
+    vocab_file, merges_file = vocabulary_files(folder)
+    file = vocab_file
+    try:
+        vocab = json.loads(vocab_file.read_text(encoding="utf-8"))
+        if merges_file == vocab_file:
+            merges = vocab["model"]["merges"]  # "a b", or later ["a", "b"]
+            merges = [pair.split(" ") if isinstance(pair, str) else [*pair] for pair in merges]
+            vocab = vocab["model"]["vocab"]
+        else:
+            file = merges_file
+            lines = merges_file.read_text(encoding="utf-8").split("\n")
+            merges = [line.split(" ") for line in lines[lines[0].startswith("#version") :] if line]
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename} is missing; a checkpoint brings its own") from None
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error})") from None
+    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
+        raise InputError(f"{vocab_file} is not a table of tokens and their numbers")
+    return vocab, merges
+
+
 def load_tokenizer(folder: Path, vocab_size: int) -> tiktoken.Encoding:
-    """Build the byte-pair encoding of a checkpoint from its own two files.
+    """Build the byte-pair encoding of a checkpoint from its own files.
 
     Text is encoded with `encode_ordinary`, so that "<|endoftext|>" inside somebody's text is
     plain text; the special token is `eot_token`. Raises InputError, naming the file, for files
     that are not a GPT-2 vocabulary, or not one for a model with `vocab_size` rows in `wte`.
     """
-    vocab_file, merges_file = Path(folder, "vocab.json"), Path(folder, "merges.txt")
-    file = vocab_file
-    try:
-        vocab = json.loads(vocab_file.read_text(encoding="utf-8"))
-        file = merges_file
-        merges = merges_file.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename} is missing; a checkpoint brings its own") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read ({error})") from None
-    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
-        raise InputError(f"{vocab_file} is not a table of tokens and their numbers")
+    vocab, merges = read_vocabulary(folder)
+    vocab_file, merges_file = vocabulary_files(folder)
     if END_OF_TEXT not in vocab:
         raise InputError(f"{vocab_file} has no {END_OF_TEXT}: not a GPT-2 vocabulary")
 
@@ -65,10 +85,7 @@ def load_tokenizer(folder: Path, vocab_size: int) -> tiktoken.Encoding:
 
     # tiktoken merges by the number of the token that comes out, the files by the line of the
     # merge. The two agree where numbers rise from line to line, as they do in GPT-2's own files.
-    if merges[0].startswith("#version"):
-        del merges[0]
-    pairs = [line.split(" ") for line in merges if line]
-    merged = [vocab.get("".join(pair), -1) for pair in pairs]
+    merged = [vocab.get("".join(pair), -1) for pair in merges]
     starts = [vocab.get(c, -1) for c in byte_of]
     if min(starts) < 0 or any(a >= b for a, b in zip([max(starts), *merged], merged, strict=False)):
         raise InputError(f"{merges_file} and {vocab_file} do not belong together")

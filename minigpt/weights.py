@@ -91,10 +91,58 @@ def find_checkpoint(name: str | None) -> Checkpoint:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """The head of a GPT2ForSequenceClassification, and what reading with it needs to know."""
+
+    score: torch.Tensor  # (K, C)
+    labels: tuple[str, ...]
+    append_end: bool
+    max_length: int
+
+
+def read_head(checkpoint: Checkpoint) -> Head | None:
+    """Return the head that a checkpoint brings, if any. Raises InputError for a damaged one."""
+    path, config = checkpoint.folder / "model.safetensors", checkpoint.config
+    fields = json.loads((checkpoint.folder / "config.json").read_bytes())
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            if "score.weight" not in [*file.keys()]:
+                return None
+            score = file.get_tensor("score.weight").float()
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
+    names = fields.get("id2label") or {str(i): f"LABEL_{i}" for i in range(len(score))}
+    own = fields.get("minigpt") or {}
+    try:
+        labels = tuple(names[str(i)] for i in range(len(names)))
+        append_end = own.get("append_end", False)
+        max_length = own.get("max_length", config.n_positions)
+        sound = (
+            tuple(score.shape) == (len(labels), config.n_embd)
+            and len({*labels}) == len(labels) > 1
+            and all(type(label) is str for label in labels)
+            and type(append_end) is bool
+            and type(max_length) is int
+            and 1 + append_end <= max_length <= config.n_positions
+            and bool(score.isfinite().all())
+        )
+    except (KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise InputError(f"{path}: score.weight and the labels in config.json do not fit together")
+    return Head(score, labels, append_end, max_length)
+
+
 def describe(name: str, folder: Path, sha256: str | None = None) -> Checkpoint:
     """Read config.json and hash model.safetensors; raise InputError unless the hash is `sha256`."""
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{folder} is of the peft library; merge it there (merge_and_unload) and save it whole"
+        )
+    one_file = (folder / "tokenizer.json").is_file()  # instead of vocab.json and merges.txt
     for file in FILES:
-        if not (folder / file).is_file():
+        if not (folder / file).is_file() and not (one_file and file in FILES[1:3]):
             raise InputError(f"{folder / file} is missing; a checkpoint is {', '.join(FILES)}")
     try:
         config = GPT2Config.from_json(json.loads((folder / "config.json").read_bytes()))

@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import train
+from minigpt import __main__ as commands
 from minigpt.config import GPT2Config
+from minigpt.errors import errors_for_people
 from minigpt.model import GPT2, initialize
 from minigpt.tokenizer import END_OF_TEXT, byte_of_character
 from minigpt.weights import save_trunk
@@ -78,3 +82,44 @@ def checkpoint(tmp_path) -> Path:
     save_trunk(random_trunk(), folder)
     write_vocabulary(folder)
     return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `train.py` or a command of `python -m minigpt` in an empty folder.
+
+    Returns (exit status, stdout, stderr).
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv):
+        command, *flags = map(str, argv)
+        main = train.main if command == "train" else commands.main
+        arguments = flags if command == "train" else [command, *flags]
+        monkeypatch.setattr(sys, "argv", ["minigpt", *arguments])
+        capsys.readouterr()
+        status = 0
+        try:
+            with errors_for_people():
+                main()
+        except SystemExit as exit:
+            status = exit.code or 0
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def texts(tmp_path) -> Path:
+    """Give a file of texts whose rating is one word, anywhere in them."""
+    rows = []
+    for i in range(200):
+        words = ["the"] * (i % 7) + [["good", "bad"][i % 2]] + ["tin"] * (i % 5)
+        rows.append(" ".join(words) + f" {i}\t{['yes', 'no'][i % 2]}")
+    path = tmp_path / "texts.tsv"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    return path
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -3,63 +3,18 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, files_of
 from safetensors.torch import load_file, save_file
 
 import train
-from minigpt import __main__ as commands
 from minigpt.data import load_dataset
-from minigpt.errors import errors_for_people
 from minigpt.metrics import wilson_interval
 from minigpt.model import initialize
 from minigpt.weights import find_checkpoint, load_trunk, save_trunk
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `train.py` or a command of `python -m minigpt` in an empty folder.
-
-    Returns (exit status, stdout, stderr).
-    """
-    monkeypatch.chdir(tmp_path)
-
-    def call(*argv):
-        command, *flags = map(str, argv)
-        main = train.main if command == "train" else commands.main
-        arguments = flags if command == "train" else [command, *flags]
-        monkeypatch.setattr(sys, "argv", ["minigpt", *arguments])
-        capsys.readouterr()
-        status = 0
-        try:
-            with errors_for_people():
-                main()
-        except SystemExit as exit:
-            status = exit.code or 0
-        return status, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def texts(tmp_path) -> Path:
-    """Give a file of texts whose rating is one word, anywhere in them."""
-    rows = []
-    for i in range(200):
-        words = ["the"] * (i % 7) + [["good", "bad"][i % 2]] + ["tin"] * (i % 5)
-        rows.append(" ".join(words) + f" {i}\t{['yes', 'no'][i % 2]}")
-    path = tmp_path / "texts.tsv"
-    path.write_text("\n".join(rows), encoding="utf-8")
-    return path
-
-
-def files_of(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
 
 POLICIES = [
     ["--freeze-trunk"],

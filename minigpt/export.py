@@ -1,0 +1,207 @@
+"""A run as a folder that other people's tools open: transformers, or the peft library."""
+
+import json
+
+import torch
+
+from minigpt.errors import InputError
+from minigpt.peft import merge, method_of
+from minigpt.runs import Run, check_out, load_run, write_folder
+from minigpt.tokenizer import END_OF_TEXT, read_vocabulary
+
+# V rows of wte, C channels, L blocks, H heads, N vectors of a prompt or prefix, D = C // H
+KINDS = ("transformers", "peft")
+PAD = "<|pad|>"
+
+
+def export(folder: str, to: str, kind: str) -> str:
+    """Write the run in `folder` to the folder `to`, for "transformers" or for "peft".
+
+    Returns the lines of Python that open it there. Raises InputError for what has no counterpart,
+    and for a place that cannot be written or is not empty.
+    """
+    place = check_out(to, "--to")
+    run = load_run(folder)
+    pooling, method = run.model.pooling, method_of(run.recipe)
+    if pooling != "last":
+        raise InputError(f"{folder} pools {pooling!r}; GPT2ForSequenceClassification only the last")
+    if method == "adapter":
+        raise InputError(f"{folder} has adapters; neither transformers nor peft has their like")
+    if kind == "transformers":
+        if method in ("prompt", "prefix"):
+            raise InputError(
+                f"{folder} has a {method}, which needs the peft library; say --as peft"
+            )
+        files, how = for_transformers(run), IN_TRANSFORMERS
+    else:
+        if method is None:
+            raise InputError(f"{folder} has nothing for peft to put on; leave out --as peft")
+        if run.recipe["append_end"]:
+            raise InputError(
+                f"{folder} reads at {END_OF_TEXT}, which a batch in peft would take for padding; "
+                "a LoRA run can be exported without --as peft"
+            )
+        files, how = for_peft(run, method), IN_PEFT
+    write_folder(place, files)
+    end, classes = run.tokenizer.eot_token, len(run.labels)
+    return how.format(to=to, base=str(run.checkpoint.folder), classes=classes, pad=end)
+
+
+IN_TRANSFORMERS = """\
+from transformers import pipeline
+pipeline("text-classification", {to!r})(["a text"], truncation=True)"""
+
+IN_PEFT = """\
+from peft import PeftModel
+from transformers import AutoTokenizer, GPT2ForSequenceClassification
+base = GPT2ForSequenceClassification.from_pretrained(
+    {base!r}, num_labels={classes}, pad_token_id={pad}
+)
+model = PeftModel.from_pretrained(base, {to!r})
+tokenizer = AutoTokenizer.from_pretrained({to!r})"""
+
+
+def for_transformers(run: Run) -> dict:
+    """Return the files of a GPT2ForSequenceClassification, LoRA merged into the weights.
+
+    That class finds a text's last token as the last that is not the pad token. Where texts end in
+    <|endoftext|>, padding must be another one: a row of zeros is added to `wte` for it.
+    """
+    merge(run.model.transformer)
+    tensors = dict(run.model.named_parameters())
+    wte = tensors["transformer.wte.weight"]  # (V, C)
+    end = pad = run.tokenizer.eot_token
+    if run.append_end:
+        pad = len(wte)
+        tensors["transformer.wte.weight"] = torch.cat((wte, torch.zeros_like(wte[:1])))
+    names = dict(enumerate(run.labels))
+    config = run.checkpoint.config.to_json() | {
+        "architectures": ["GPT2ForSequenceClassification"],
+        "vocab_size": len(tensors["transformer.wte.weight"]),
+        "id2label": names,
+        "label2id": {label: i for i, label in names.items()},
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": pad,
+        "dtype": "float32",
+        "minigpt": {"append_end": run.append_end, "max_length": run.max_length},  # for `predict`
+    }
+    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    return {
+        "config.json": json.dumps(config, indent=2) + "\n",
+        "model.safetensors": tensors,
+    } | tokenizer_files(run, pad)
+
+
+def tokenizer_files(run: Run, pad: int) -> dict:
+    """Return what AutoTokenizer opens: the vocabulary, and the end token after each text if so.
+
+    The format is that of the `tokenizers` library.
+    """
+    vocab, merges = read_vocabulary(run.checkpoint.folder)
+    end = run.tokenizer.eot_token
+    specials = {END_OF_TEXT: end} | ({PAD: pad} if pad != end else {})
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    text, second = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
+    after = [{"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}] if run.append_end else []
+    ids = {END_OF_TEXT: {"id": END_OF_TEXT, "ids": [end], "tokens": [END_OF_TEXT]}}
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": i, "content": token, "special": True} | plain for token, i in specials.items()
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": True,
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [text, *after],
+            "pair": [text, second, *after],
+            "special_tokens": ids if after else {},
+        },
+        "decoder": {
+            "type": "ByteLevel",
+            "add_prefix_space": True,
+            "trim_offsets": True,
+            "use_regex": True,
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    }
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": run.max_length,
+        "eos_token": END_OF_TEXT,
+        "pad_token": PAD if pad != end else END_OF_TEXT,
+        "clean_up_tokenization_spaces": False,
+    }
+    return {
+        "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False) + "\n",
+        "tokenizer_config.json": json.dumps(about, indent=2) + "\n",
+    }
+
+
+def for_peft(run: Run, method: str) -> dict:
+    """Return the files of a LoRA, a prompt or a prefix as the peft library saves them.
+
+    Names and layouts: `LoraConfig`, `PromptEmbedding` and `PrefixEncoder` there.
+    """
+    trunk, recipe, size = run.model.transformer, run.recipe, run.checkpoint.config
+    config = {
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": str(run.checkpoint.folder),
+        "inference_mode": True,
+    }
+    if method == "lora":
+        layers = [n.removesuffix(".lora_A") for n, _ in trunk.named_parameters() if ".lora_A" in n]
+        config |= {
+            "peft_type": "LORA",
+            "r": recipe["lora"],
+            "lora_alpha": recipe["lora_alpha"],
+            "lora_dropout": recipe["lora_dropout"],
+            "target_modules": [f"transformer.{name}" for name in layers],
+            "fan_in_fan_out": True,  # weights are (in, out)
+            "modules_to_save": ["score"],
+        }
+        tensors = {"base_model.model.score.weight": run.model.score.weight}
+        for name in layers:  # theirs are (r, in) and (out, r)
+            layer, theirs = trunk.get_submodule(name), f"base_model.model.transformer.{name}"
+            tensors[f"{theirs}.lora_A.weight"] = layer.lora_A.T
+            tensors[f"{theirs}.lora_B.weight"] = layer.lora_B.T
+    else:
+        config |= {
+            "peft_type": {"prompt": "PROMPT_TUNING", "prefix": "PREFIX_TUNING"}[method],
+            "num_virtual_tokens": recipe[method],
+            "token_dim": size.n_embd,
+            "num_layers": size.n_layer,
+            "num_attention_heads": size.n_head,
+            "num_transformer_submodules": 1,
+            "modules_to_save": ["score"],
+        }
+        tensors = {"base_model.score.weight": run.model.score.weight}
+        if method == "prompt":
+            tensors["prompt_embeddings"] = trunk.wte.prompt
+        else:
+            pairs = torch.stack((trunk.prefix.keys, trunk.prefix.values), 1)  # (L, 2, H, N, D)
+            tensors["prompt_embeddings"] = pairs.permute(3, 0, 1, 2, 4).flatten(1)  # (N, L 2 C)
+    files = {
+        "adapter_config.json": json.dumps(config, indent=2) + "\n",
+        "adapter_model.safetensors": {n: t.detach().contiguous() for n, t in tensors.items()},
+    }
+    return files | tokenizer_files(run, run.tokenizer.eot_token)

@@ -1,0 +1,228 @@
+"""What others open gives the logits that we give: transformers, its pipeline, the peft library."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import MERGES, files_of, random_trunk
+
+from minigpt import __main__ as commands
+from minigpt.frozen import FrozenPart
+from minigpt.runs import load_run
+
+transformers = pytest.importorskip("transformers")
+
+WORDS = ["good", " bad the", "the tin is good, and so on and on", "héllo 😀", "bad", "in the end"]
+FIT = ["--epochs", "2", "--lr", "0.01"]
+WHOLE = [  # for transformers
+    ["--freeze-trunk"],
+    ["--freeze-trunk", "--append-end"],
+    ["--train-last", "1"],
+    ["--train-only", "bitfit"],
+    ["--lora", "2", "--lora-on", "c_*", "--append-end"],
+    ["--max-length", "9"],
+]
+PARTS = [  # for peft
+    ["--lora", "2", "--lora-on", "c_attn,mlp.c_fc", "--in-last", "2"],
+    ["--prompt", "3"],
+    ["--prefix", "3"],
+]
+
+
+def ours(folder, words=WORDS) -> torch.Tensor:
+    opened = load_run(str(folder))
+    return commands.rate(opened, FrozenPart(opened.model), words)
+
+
+@torch.no_grad()
+def theirs(model, tokenizer, words, side="right", **more) -> torch.Tensor:
+    """Return probabilities of a batch padded on one side, positions counted from each text's start:
+    transformers' own default counts them from the padding's."""
+    tokenizer.padding_side = side
+    batch = tokenizer(words, return_tensors="pt", padding=True, truncation=True, **more)
+    places = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    return model.eval()(**batch, position_ids=places).logits.softmax(1)
+
+
+@pytest.fixture
+def trained(run, checkpoint, texts):
+    """Train with flags, export the run; return the run's folder and the exported one."""
+
+    def make(flags, *more):
+        given = ("--weights", checkpoint, "--data", texts, "--out", "r", *FIT, *flags)
+        status, _, err = run("train", *given)
+        assert status == 0, err
+        status, out, err = run("export", "r", "--to", "to/it", *more)
+        assert status == 0, err
+        return Path("r"), Path("to/it"), out
+
+    return make
+
+
+@pytest.mark.parametrize("flags", WHOLE, ids=" ".join)
+def test_a_run_opens_in_transformers_with_the_same_answers(flags, trained, run):
+    folder, exported, _ = trained(flags)
+    model = transformers.GPT2ForSequenceClassification.from_pretrained(exported)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    expected = ours(folder)
+    for side in ("right", "left"):
+        found = theirs(model, tokenizer, WORDS, side)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+    labels = load_run(str(folder)).labels
+    pipe = transformers.pipeline("text-classification", str(exported))
+    for answer, row in zip(pipe(WORDS, truncation=True, batch_size=4), expected, strict=True):
+        assert answer["label"] == labels[row.argmax()]
+        assert abs(answer["score"] - row.max().item()) < 1e-4
+
+
+@pytest.mark.parametrize("flags", WHOLE[1:3], ids=" ".join)
+def test_predict_reads_an_exported_folder_as_the_run(flags, trained, run):
+    folder, exported, _ = trained(flags)
+    torch.testing.assert_close(ours(exported), ours(folder), rtol=0, atol=1e-6)
+    assert run("predict", exported, *WORDS) == run("predict", folder, *WORDS)
+
+
+@pytest.mark.parametrize("flags", PARTS, ids=" ".join)
+def test_a_run_opens_in_the_peft_library_with_the_same_answers(flags, trained):
+    """Text by text, since behind a prompt the library's model reads at the last place of a padded
+    batch, padding or not; a batch of LoRA's is tried below."""
+    peft = pytest.importorskip("peft")
+    folder, exported, _ = trained(flags, "--as", "peft")
+    opened = load_run(str(folder))
+    base = transformers.GPT2ForSequenceClassification.from_pretrained(
+        opened.checkpoint.folder, num_labels=2, pad_token_id=opened.tokenizer.eot_token
+    )
+    model = peft.PeftModel.from_pretrained(base, exported).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    for word, expected in zip(WORDS, ours(folder), strict=True):
+        with torch.no_grad():
+            found = model(**tokenizer(word, return_tensors="pt")).logits.softmax(1)
+        torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-4)
+    if "--lora" in flags:
+        found = theirs(model, tokenizer, WORDS)
+        torch.testing.assert_close(found, ours(folder), rtol=0, atol=1e-4)
+    size = sum(file.stat().st_size for file in exported.glob("adapter*"))
+    assert size < 30_000  # what learned, and nothing of the base
+
+
+def test_the_lines_that_export_prints_open_what_it_wrote(trained):
+    _, _, out = trained(PARTS[0], "--as", "peft")
+    pytest.importorskip("peft")
+    made = {}
+    exec(out.split("\n\n")[1], made)
+    assert made["model"].active_adapter == "default" and made["tokenizer"]("good")["input_ids"]
+
+
+@pytest.fixture
+def foreign(tmp_path, checkpoint):
+    """Give a folder as transformers writes it: tokenizer.json and no vocab.json, own labels."""
+    folder = tmp_path / "foreign"
+    config = transformers.GPT2Config(
+        **random_trunk().config.to_json(),
+        id2label={0: "no", 1: "yes"},
+        label2id={"no": 0, "yes": 1},
+        pad_token_id=0,
+    )
+    torch.manual_seed(3)
+    model = transformers.GPT2ForSequenceClassification(config)
+    torch.nn.init.normal_(model.score.weight)
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
+    assert "vocab.json" not in files_of(folder)
+    return folder, model
+
+
+def test_a_folder_of_transformers_predicts_directly(foreign):
+    folder, model = foreign
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for word, found in zip(WORDS, ours(folder), strict=True):
+        with torch.no_grad():
+            expected = model.eval()(**tokenizer(word, return_tensors="pt")).logits.softmax(1)[0]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert load_run(str(folder)).labels == ("no", "yes")
+
+
+def test_training_goes_on_from_the_head_of_such_a_folder(foreign, run, texts, tmp_path):
+    """Its rows in the order of the labels of the data; and not if the labels are others."""
+    folder, model = foreign
+    given = ("--weights", folder, "--data", texts, "--epochs", "1", "--lr", "1e-30")
+    status, out, err = run("train", *given, "--out", "r", "--train-last", "1")
+    assert status == 0, err
+    opened, expected = load_run("r"), dict(zip(("no", "yes"), model.score.weight, strict=True))
+    for label, row in zip(opened.labels, opened.model.score.weight, strict=True):
+        torch.testing.assert_close(row, expected[label], rtol=0, atol=1e-6)
+    assert "a new one" not in out
+
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"0": "dog", "1": "cat"}
+    (folder / "config.json").write_text(json.dumps(config))
+    status, out, err = run("train", *given, "--out", "r2", "--train-last", "1")
+    assert status == 0 and "its head is for dog, cat: a new one is put on" in out
+
+
+@pytest.mark.parametrize(
+    "flags, more, said",
+    [
+        (["--freeze-trunk", "--pool", "mean"], [], "pools 'mean'"),
+        (["--adapter", "2"], [], "has adapters"),
+        (["--adapter", "2"], ["--as", "peft"], "has adapters"),
+        (["--prompt", "2"], [], "say --as peft"),
+        (["--freeze-trunk"], ["--as", "peft"], "nothing for peft"),
+        (["--lora", "2", "--append-end"], ["--as", "peft"], "take for padding"),
+    ],
+    ids=str,
+)
+def test_what_has_no_counterpart_is_refused(flags, more, said, run, checkpoint, texts):
+    given = ("--weights", checkpoint, "--data", texts, "--out", "r", "--epochs", "1")
+    assert run("train", *given, *flags)[0] == 0
+    status, out, err = run("export", "r", "--to", "to", *more)
+    assert (status, out) == (2, "") and said in err and err.count("\n") == 1
+    assert not Path("to").exists()
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(run, checkpoint, texts):
+    given = ("--weights", checkpoint, "--data", texts, "--out", "r", "--freeze-trunk")
+    assert run("train", *given)[0] == 0
+    before = {name: Path("r", name).read_bytes() for name in files_of(Path("r"))}
+    status, _, err = run("export", "r", "--to", "r")
+    assert status == 2 and "--to r exists and is not empty" in err
+    assert {name: Path("r", name).read_bytes() for name in files_of(Path("r"))} == before
+
+
+def test_a_folder_of_peft_is_not_taken_for_a_run(trained, run):
+    _, exported, _ = trained(PARTS[0], "--as", "peft")
+    for command in (("predict", exported, "good"), ("train", "--weights", exported)):
+        status, _, err = run(*command)
+        assert status == 2 and "peft library" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("damage", ["shape", "labels", "nan", "minigpt"])
+def test_a_head_that_does_not_fit_is_refused(damage, foreign, run):
+    from safetensors.torch import load_file, save_file
+
+    folder, _ = foreign
+    tensors, config = (
+        load_file(folder / "model.safetensors"),
+        json.loads((folder / "config.json").read_text()),
+    )
+    if damage == "shape":
+        tensors["score.weight"] = torch.zeros(2, 7)
+    elif damage == "labels":
+        config["id2label"] = {"0": "only one"}
+    elif damage == "nan":
+        tensors["score.weight"][0, 0] = torch.nan
+    else:
+        config["minigpt"] = {"max_length": 10**9}
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    status, _, err = run("predict", folder, "good")
+    assert status == 2 and "do not fit together" in err and err.count("\n") == 1
+
+
+def test_the_vocabulary_of_tokenizer_json_is_that_of_the_two_files(foreign, checkpoint):
+    from minigpt.tokenizer import read_vocabulary
+
+    vocab, merges = read_vocabulary(foreign[0])
+    assert (vocab, merges) == read_vocabulary(checkpoint) and len(merges) == len(MERGES)
