@@ -201,16 +201,18 @@ def matrix_rate(dtype: torch.dtype) -> float:
 def operations(row: str, config: GPT2Config, tokens: dict[str, int]) -> float | None:
     """Return the multiplications and additions that a row needs, with the matrices of the blocks.
 
-    Twice the size of a matrix for each token forwards, and twice that again backwards. None where
-    the work is not such products: opening, generation, a warm cache.
+    Twice the size of a matrix for each token forwards, and twice that again backwards; without the
+    MLP of the last block, which reads one token of a text. None where the work is not such
+    products: opening, generation, a warm cache.
     """
     block = 2 * 12 * config.n_embd**2
     train, dev, test = tokens["train"], tokens["dev"], tokens["test"]
-    everything = block * config.n_layer
+    mlp = block * 8 / 12
+    everything, last_two = block * config.n_layer - mlp, block * 2 - mlp
     return {
         "pass": everything * train,
         "frozen": everything * (train + dev),
-        "last": block * ((config.n_layer - 2) * (train + dev) + 2 * 10 * (3 * train + dev)),
+        "last": block * (config.n_layer - 2) * (train + dev) + last_two * 10 * (3 * train + dev),
         "full": everything * (3 * train + 2 * dev),
         "predict": everything * test,
     }.get(row.partition("-")[0])

@@ -34,6 +34,14 @@ def pool(hidden, lengths, how="last"):  # (B, T, C), (B,) -> (B, C)
 POOLINGS = ("last", "first", "mean", "max")
 
 
+def read(trunk: GPT2, x, lengths, how="last", first=0):  # (B, T) or (B, T, C), (B,) -> (B, C)
+    """Return the pooled vector of each text; `x` and `first` are as in `GPT2.forward`."""
+    if how == "last" and first < len(trunk.h):  # what no one will look at is not computed
+        hidden = trunk(x, first=first, at=lengths - 1 - x.size(1))
+        return hidden[:, 0].float()
+    return pool(trunk(x, first=first).float(), lengths, how)
+
+
 class Classifier(nn.Module):
     """A trunk and a head, under the names of transformers' GPT2ForSequenceClassification.
 
@@ -53,8 +61,7 @@ class Classifier(nn.Module):
         """Return the vectors that `score` is given; `x` and `first` as in `GPT2.forward`."""
         x = x.float() if first else x  # what was kept may be in bfloat16
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden = self.transformer(x, first=first)
-        return pool(hidden.float(), lengths, self.pooling)
+            return read(self.transformer, x, lengths, self.pooling, first)
 
     def forward(self, x, lengths, first=0):  # as `pooled` -> (B, K)
         return self.score(self.pooled(x, lengths, first))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from minigpt import cache
 from minigpt.batches import AT_ONCE, Tokens, token_batches
-from minigpt.classifier import Classifier, pool
+from minigpt.classifier import Classifier, read
 from minigpt.distributed import ALONE, Group
 from minigpt.errors import InputError
 from minigpt.fit import to_device
@@ -114,10 +114,9 @@ class FrozenPart:
     def read(self, ids, lengths):  # (B, T), (B,) -> (B, T, C), (B,), or (B, 1, C), (B,)
         """Return what enters block k, or one pooled vector a text, and how much of it counts."""
         ids, lengths = to_device((ids, lengths), self.device)
-        hidden = self.trunk(ids, end=self.first)
         if self.pooling is None:
-            return hidden, lengths
-        return pool(hidden.float(), lengths, self.pooling)[:, None], torch.ones_like(lengths)
+            return self.trunk(ids, end=self.first), lengths
+        return read(self.trunk, ids, lengths, self.pooling)[:, None], torch.ones_like(lengths)
 
     def of(self, texts: Tokens) -> Unkept | Tokens:
         """Return what serves the same batches as `keep`, without writing anything."""
@@ -198,13 +197,13 @@ def frozen_pass(model: Classifier, texts: Tokens, batches: list, group: Group, q
     """
     part = FrozenPart(model)
 
-    def read(rows):
+    def read_batch(rows):
         states, lengths = part.read(*texts.batch(rows)[0])
         return states[torch.arange(states.size(1)) < lengths[:, None]]  # without the padding
 
     hide = quiet or group.rank > 0 or None
     with tqdm(total=len(texts), unit=" texts", desc="frozen part", disable=hide) as bar:
-        for rows, piece in zip(batches, group.map(read, batches), strict=True):
+        for rows, piece in zip(batches, group.map(read_batch, batches), strict=True):
             bits = piece.cpu() if piece.dtype == torch.float32 else piece.cpu().view(torch.int16)
             yield bits.numpy()
             bar.update(len(rows))

@@ -118,8 +118,10 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x, past: Past | None = None):  # (B, T, C) -> (B, T, C)
+    def forward(self, x, past: Past | None = None, at=None):  # (B, T, C) -> (B, T, C)
         x = x + self.attn(self.ln_1(x), past)
+        if at is not None:  # (B,): from here on tokens have no part in each other
+            x = x[torch.arange(len(x), device=x.device), at, None]  # (B, 1, C)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -141,11 +143,14 @@ class GPT2(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
-    def forward(self, x, past: list[Past] | None = None, first: int = 0, end: int | None = None):
+    def forward(self, x, past: list[Past] | None = None, first=0, end: int | None = None, at=None):
         """Read token ids (B, T), after what `past` holds (one Past a block, grown in place).
 
         Block `first` is the first to run, block `end` the first that does not; ln_f counts as block
         n_layer. With `first` above 0, `x` holds what enters that block instead of ids: (B, T, C).
+        If one token of each text is all that is wanted, `at` (B,) says which, counted from the end
+        of the batch: -1 is its last place. Then (B, 1, C) comes out, and the last block's MLP is
+        spared the others.
         """
         if first == 0:
             start, x = len(past[0]) if past else 0, self.wte(x)
@@ -154,7 +159,7 @@ class GPT2(nn.Module):
         blocks = len(self.h)
         end = blocks + 1 if end is None else end
         for i in range(first, min(end, blocks)):
-            x = self.h[i](x, past[i] if past else None)
+            x = self.h[i](x, past[i] if past else None, at if i == blocks - 1 else None)
         return self.ln_f(x) if first <= blocks < end else x
 
     def next_token_logits(self, hidden):  # (..., C) -> (..., V)

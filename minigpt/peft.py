@@ -94,9 +94,12 @@ class PromptedEmbedding(nn.Module):
 def without_prompt(trunk: GPT2, _, kwargs, hidden):
     """Drop the hidden states at the prompt, which no text has: a forward hook of the trunk.
 
-    There is none where reading starts from kept states, at a block `first`.
+    They are not there where reading starts from kept states, at a block `first`, or where one
+    token of each text is all that is wanted.
     """
-    return hidden if kwargs.get("first") else hidden[:, len(trunk.wte.prompt) :]
+    if kwargs.get("first") or kwargs.get("at") is not None:
+        return hidden
+    return hidden[:, len(trunk.wte.prompt) :]
 
 
 class Prefix(nn.Module):

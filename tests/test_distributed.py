@@ -12,7 +12,6 @@ import pytest
 import torch
 from conftest import ROOT, without_key_bias
 from safetensors.torch import load_file
-from test_train import texts  # noqa: F401
 
 from minigpt.distributed import ALONE
 
@@ -37,7 +36,7 @@ def start(processes: int, *flags) -> subprocess.Popen:
     ],
     ids=" ".join,
 )
-def test_two_processes_give_the_losses_and_weights_of_one(policy, checkpoint, texts, tmp_path):  # noqa: F811
+def test_two_processes_give_the_losses_and_weights_of_one(policy, checkpoint, texts, tmp_path):
     """Seven texts do not halve evenly; of a batch of one there is nothing for the other process."""
     flags = ["--weights", checkpoint, "--data", texts, "--dropout", "0", "--epochs", "2", *policy]
     found = []
@@ -70,7 +69,7 @@ def test_more_processes_than_texts_are_refused(checkpoint, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_when_a_process_dies_the_others_end_and_say_so(checkpoint, texts, tmp_path):  # noqa: F811
+def test_when_a_process_dies_the_others_end_and_say_so(checkpoint, texts, tmp_path):
     flags = ["--weights", checkpoint, "--data", texts, "--epochs", "10000"]
     run = start(2, *flags, "--out", tmp_path / "run")
     try:
