@@ -7,6 +7,7 @@ from conftest import random_trunk
 from test_freeze import some_texts
 from test_model import oracle_of
 
+from minigpt.__main__ import rate
 from minigpt.classifier import Classifier
 from minigpt.errors import InputError
 from minigpt.fit import Recipe, evaluate, fit
@@ -14,6 +15,8 @@ from minigpt.freeze import PRESETS, count, freeze, frozen_unchanged, names_to_le
 from minigpt.frozen import FrozenPart, first_to_learn, keep
 from minigpt.model import Past
 from minigpt.peft import LoRALinear, merge, put_on
+from minigpt.runs import Run, load_run, save_run
+from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, load_trunk
 
 LORA = {"lora": 3, "lora_on": "c_attn", "lora_alpha": 12.0, "lora_dropout": 0.0}
@@ -188,6 +191,30 @@ def test_gradients_are_those_of_finite_differences(flags):
 
     values = [trunk.get_parameter(name).detach().requires_grad_() for name in names]
     assert torch.autograd.gradcheck(hidden, values, eps=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("flags", METHODS, ids=str)
+def test_a_run_saved_and_opened_again_answers_the_same_bit_for_bit(flags, checkpoint, tmp_path):
+    found, tokenizer = describe(str(checkpoint), checkpoint), load_tokenizer(checkpoint, 268)
+    trunk = load_trunk(found)
+    torch.manual_seed(0)
+    model = Classifier(trunk, 2)
+    freeze(model, put_on(trunk, flags))
+    fit(model, some_texts(), some_texts(), RECIPE)
+    plain = {"pool": "last", "dtype": "float32", "append_end": False, "max_length": 50}
+    metrics = {
+        "weights": {"name": found.name, "sha256": found.sha256},
+        "data": {"labels": ["no", "yes"]},
+        "recipe": plain | flags,
+    }
+    folder = save_run(tmp_path / "run", model, metrics, [])
+    freeze(model, set())  # as `load_run` leaves it: nothing learns any more
+    in_memory = Run(model.eval(), tokenizer, ("no", "yes"), plain | flags, found)
+    for texts in (["good"], ["a bad one", "", "the good, the bad"] * 9):
+        ours, again = (
+            rate(run, FrozenPart(run.model), texts) for run in (in_memory, load_run(str(folder)))
+        )
+        assert torch.equal(ours, again)
 
 
 def peft_config(flags):
