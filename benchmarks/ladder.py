@@ -4,7 +4,7 @@
 
 Each cell is a run of train.py, with its defaults, in a process of its own with an empty cache.
 Accuracy on test: the mean over seeds, and the least and the most. A seed decides the order of the
-texts, the values that what is new begins with, and dropout; the split is the data's own.
+texts, the values that what is new begins with, and dropout.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from minigpt.flags import at_least
 
 ROWS = {
     "head": ("the head only", ["--freeze-trunk"]),
@@ -48,9 +50,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--weights", default="tiny", help="as of train.py")
     parser.add_argument("--data", default="mirrored", help="as of train.py")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=at_least(1), default=3)
     parser.add_argument("--only", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")
     args = parser.parse_args()
+    if unknown := {*args.only.split(",")} - ROWS.keys():
+        parser.error(f"--only: {', '.join(sorted(unknown))}? there are {', '.join(ROWS)}")
 
     print(f"{args.weights} on {args.data}, seeds 0 to {args.seeds - 1}\n")
     print("| what learns | numbers that learn | share | test accuracy | dev | seconds | memory |")

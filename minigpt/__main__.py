@@ -69,7 +69,8 @@ def predict(argv: list[str]) -> None:
                 found = {"text": text, "label": label, "probability": table[label]}
                 print(json.dumps(found | {"probabilities": table}))
             else:
-                print(f"{label}\t{table[label]:.3f}\t{' '.join(text.splitlines())}")
+                cells = " ".join(label.split()), f"{table[label]:.3f}", " ".join(text.splitlines())
+                print(*cells, sep="\t")
 
 
 def generate(argv: list[str]) -> None:

@@ -36,28 +36,34 @@ def export(folder: str, to: str, kind: str) -> str:
     else:
         if method is None:
             raise InputError(f"{folder} has nothing for peft to put on; leave out --as peft")
-        if run.recipe["append_end"]:
+        if run.append_end:
             raise InputError(
                 f"{folder} reads at {END_OF_TEXT}, which a batch in peft would take for padding; "
                 "a LoRA run can be exported without --as peft"
             )
         files, how = for_peft(run, method), IN_PEFT
     write_folder(place, files)
-    end, classes = run.tokenizer.eot_token, len(run.labels)
-    return how.format(to=to, base=str(run.checkpoint.folder), classes=classes, pad=end)
+    base, labels = str(run.checkpoint.folder), dict(enumerate(run.labels))
+    lines = how.format(to=to, base=base, labels=labels, pad=run.tokenizer.eot_token)
+    if method == "prompt":
+        lines += "\n# one text at a time: peft reads the last place of a batch, padding or not"
+    elif kind == "peft":
+        lines += '\ntokenizer.padding_side = "right"'
+    return lines
 
 
 IN_TRANSFORMERS = """\
 from transformers import pipeline
-pipeline("text-classification", {to!r})(["a text"], truncation=True)"""
+pipe = pipeline("text-classification", {to!r})
+pipe(["a text"], truncation=True)"""
 
 IN_PEFT = """\
 from peft import PeftModel
 from transformers import AutoTokenizer, GPT2ForSequenceClassification
 base = GPT2ForSequenceClassification.from_pretrained(
-    {base!r}, num_labels={classes}, pad_token_id={pad}
+    {base!r}, id2label={labels}, pad_token_id={pad}, ignore_mismatched_sizes=True
 )
-model = PeftModel.from_pretrained(base, {to!r})
+model = PeftModel.from_pretrained(base, {to!r}).eval()
 tokenizer = AutoTokenizer.from_pretrained({to!r})"""
 
 
@@ -65,15 +71,17 @@ def for_transformers(run: Run) -> dict:
     """Return the files of a GPT2ForSequenceClassification, LoRA merged into the weights.
 
     That class finds a text's last token as the last that is not the pad token. Where texts end in
-    <|endoftext|>, padding must be another one: a row of zeros is added to `wte` for it.
+    <|endoftext|>, padding must be another one: a row of zeros is added to `wte` for it. All is
+    float32, also where the run computed in bfloat16.
     """
     merge(run.model.transformer)
     tensors = dict(run.model.named_parameters())
     wte = tensors["transformer.wte.weight"]  # (V, C)
     end = pad = run.tokenizer.eot_token
     if run.append_end:
-        pad = len(wte)
-        tensors["transformer.wte.weight"] = torch.cat((wte, torch.zeros_like(wte[:1])))
+        pad = run.tokenizer.n_vocab  # the next number; some models have a row to spare for it
+        if pad == len(wte):
+            tensors["transformer.wte.weight"] = torch.cat((wte, torch.zeros_like(wte[:1])))
     names = dict(enumerate(run.labels))
     config = run.checkpoint.config.to_json() | {
         "architectures": ["GPT2ForSequenceClassification"],
@@ -98,7 +106,7 @@ def tokenizer_files(run: Run, pad: int) -> dict:
 
     The format is that of the `tokenizers` library.
     """
-    vocab, merges = read_vocabulary(run.checkpoint.folder)
+    vocab, merges, _ = read_vocabulary(run.checkpoint.folder)
     end = run.tokenizer.eot_token
     specials = {END_OF_TEXT: end} | ({PAD: pad} if pad != end else {})
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
@@ -147,6 +155,7 @@ def tokenizer_files(run: Run, pad: int) -> dict:
     about = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": run.max_length,
+        "model_input_names": ["input_ids", "attention_mask"],  # GPT-2 has no token types
         "eos_token": END_OF_TEXT,
         "pad_token": PAD if pad != end else END_OF_TEXT,
         "clean_up_tokenization_spaces": False,

@@ -42,8 +42,9 @@ def names_to_learn(
         return {name for name in names if name.startswith((*last, "ln_f."))}
     if train_only is not None:
         learn = set()
-        for glob in PRESETS.get(train_only, train_only).split(","):
-            matching = set(fnmatch.filter(names, glob.strip()))
+        for glob in train_only.split(","):
+            glob = glob.strip()
+            matching = set(fnmatch.filter(names, PRESETS.get(glob, glob)))
             if not matching:
                 raise InputError(
                     f"--train-only {glob!r} matches no tensor; names are like {names[2]}, ln_f.bias"

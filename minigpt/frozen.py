@@ -174,9 +174,10 @@ def about_states(model: Classifier, texts: Tokens, checkpoint: Checkpoint) -> di
         ids.update(text)
     with torch.device("meta"):
         official = dict(GPT2(checkpoint.config).named_parameters())
-    for name, parameter in model.transformer.named_parameters():
-        if name not in official:  # put on (peft.py), and read with while the head is fitted alone
-            added.update(name.encode() + parameter.detach().cpu().numpy().tobytes())
+    own = [*model.transformer.named_parameters(), *model.transformer.named_buffers()]
+    for name, tensor in own:  # put on (peft.py), and read with while the head is fitted alone
+        if name not in official and not tensor.requires_grad:
+            added.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     return {
         "format": FORMAT,
         "weights": checkpoint.sha256,

@@ -24,7 +24,8 @@ def peak_memory() -> int | None:
     """Return the most memory this process ever held, in bytes (None where nobody counts it)."""
     with contextlib.suppress(OSError):  # Linux; getrusage there counts the parent's memory, too
         status = Path("/proc/self/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+            return int(found[1]) * 1024
     with contextlib.suppress(ImportError):  # there is none on Windows
         import resource
 

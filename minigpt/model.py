@@ -32,8 +32,10 @@ def attention(q, k, v, dropout=0.0):  # (B, H, T, D), (B, H, S, D) x 2 -> (B, H,
 def fused_attention(q, k, v, dropout=0.0):  # as `attention`
     """The same in one kernel, which never writes the (T, S) scores to memory."""
     T, S = q.size(-2), k.size(-2)
-    if T == S or T == 1:  # the kernel's own causal mask holds for a square; one query sees all
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
+    if T == S:  # the kernel's own causal mask holds for a square
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+    if T == 1:  # one query sees all
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
     sees = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=sees, dropout_p=dropout)
 
@@ -149,8 +151,8 @@ class GPT2(nn.Module):
         Block `first` is the first to run, block `end` the first that does not; ln_f counts as block
         n_layer. With `first` above 0, `x` holds what enters that block instead of ids: (B, T, C).
         If one token of each text is all that is wanted, `at` (B,) says which, counted from the end
-        of the batch: -1 is its last place. Then (B, 1, C) comes out, and the last block's MLP is
-        spared the others.
+        of the batch: -1 is its last place. Then the last block's MLP is spared the others, and what
+        comes out of that block is (B, 1, C).
         """
         if first == 0:
             start, x = len(past[0]) if past else 0, self.wte(x)

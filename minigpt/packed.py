@@ -29,10 +29,11 @@ class PackedLinear(nn.Module):
 
 
 def can_pack(tensor) -> bool:
-    """Return whether there are such kernels here: on x86 processors since 2013."""
+    """Return whether there are such kernels for a tensor's type and device: on x86 processors."""
     there = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
     x86 = "AVX" in torch.backends.cpu.get_cpu_capability()
-    return there and x86 and tensor.device.type == "cpu"
+    fast = tensor.dtype == torch.float32 or onednn._is_mkldnn_bf16_supported()
+    return there and x86 and fast and tensor.device.type == "cpu"
 
 
 def output_matrix(trunk: GPT2):
@@ -60,12 +61,16 @@ def packed(trunk: GPT2, end: int, dtype=torch.float32) -> GPT2:
 
 
 def pack_in(module: nn.Module) -> None:
-    """Put packed layers in place of the linear ones, GELU within the one before it."""
+    """Put packed layers in place of the linear ones, GELU within the one before it.
+
+    What was put in their place (peft.py), or hung on them, stays as it is.
+    """
     for name, child in list(module.named_children()):
-        if type(child) is not Linear:  # one that something was put on (peft.py) stays as it is
+        if type(child) is not Linear:
             pack_in(child)
-            continue
-        gelu = isinstance(module, MLP) and name == "c_fc"
-        setattr(module, name, PackedLinear(child.weight.T, child.bias, gelu))
-        if gelu:
-            module.act = nn.Identity()
+        elif not (child._forward_hooks or child._forward_pre_hooks):
+            act = module.act if isinstance(module, MLP) and name == "c_fc" else None
+            gelu = type(act) is nn.GELU and act.approximate == "tanh"
+            setattr(module, name, PackedLinear(child.weight.T, child.bias, gelu))
+            if gelu:
+                module.act = nn.Identity()

@@ -35,7 +35,7 @@ class LoRALinear(Linear):
         self.lora_A = nn.Parameter(linear.weight.new_empty(inputs, rank))
         self.lora_B = nn.Parameter(linear.weight.new_zeros(rank, outputs))
         nn.init.uniform_(self.lora_A, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))  # as in peft
-        self.scale = alpha / rank
+        self.register_buffer("scale", torch.tensor(alpha / rank), persistent=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):  # (..., in) -> (..., out)
@@ -95,9 +95,10 @@ def without_prompt(trunk: GPT2, _, kwargs, hidden):
     """Drop the hidden states at the prompt, which no text has: a forward hook of the trunk.
 
     They are not there where reading starts from kept states, at a block `first`, or where one
-    token of each text is all that is wanted.
+    token of each text is all that is wanted; they are still needed where it stops at a block `end`.
     """
-    if kwargs.get("first") or kwargs.get("at") is not None:
+    whole = kwargs.get("end") is None and kwargs.get("at") is None
+    if kwargs.get("first") or not whole:
         return hidden
     return hidden[:, len(trunk.wte.prompt) :]
 

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import json
-import os
+import math
 import re
 import shutil
 import tempfile
@@ -24,9 +24,9 @@ import torch
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.errors import InputError, first_few
 from minigpt.freeze import freeze
-from minigpt.peft import length_of, put_on
+from minigpt.peft import METHODS, length_of, put_on
 from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import Checkpoint, find_checkpoint, load_trunk, read_head
+from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk, read_head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +109,7 @@ def write_folder(wanted: Path, files: dict, numbered: bool = False) -> Path:
     Returns where. If the place is taken and `numbered`, a number is added to its name.
     """
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    new = wanted.with_name(f".{wanted.name}.{os.getpid()}")
-    new.mkdir()
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=wanted.parent))
     try:
         for name, content in files.items():
             if isinstance(content, str):
@@ -118,6 +117,7 @@ def write_folder(wanted: Path, files: dict, numbered: bool = False) -> Path:
             else:
                 safetensors.torch.save_file(content, new / name, {"format": "pt"})
                 (new / name).chmod(0o644)  # save_file lets nobody else read it
+        new.chmod(0o755)  # nor does mkdtemp
         place, number = wanted, 1
         while True:
             try:
@@ -127,6 +127,9 @@ def write_folder(wanted: Path, files: dict, numbered: bool = False) -> Path:
                     raise
                 number += 1
                 place = wanted.with_name(f"{wanted.name}-{number}")
+    except safetensors.SafetensorError as error:  # what it makes of a full disk
+        shutil.rmtree(new, ignore_errors=True)
+        raise InputError(f"{wanted} cannot be written ({error})") from None
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -155,8 +158,11 @@ def load_run(folder: str, device: str = "cpu") -> Run:
         )
     dtype = getattr(torch, recipe["dtype"])
     trunk = load_trunk(checkpoint)
-    torch.manual_seed(0)  # what is put on starts with random values, but they are replaced
-    put_on(trunk, recipe)
+    try:
+        with torch.random.fork_rng():  # the random values it starts with are replaced below
+            added = put_on(trunk, recipe)
+    except InputError as error:
+        raise InputError(f"{folder}/run.json does not fit its weights: {error}") from None
     model = Classifier(trunk, len(labels), recipe["pool"], dtype)
     parameters = {name.removeprefix("transformer."): p for name, p in model.named_parameters()}
     path = Path(folder, "learned.safetensors")
@@ -165,6 +171,7 @@ def load_run(folder: str, device: str = "cpu") -> Run:
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error})") from None
     wrong = learned.keys() ^ set(about["learned"])  # one has it, the other has not
+    wrong |= added - learned.keys()
     for name, tensor in learned.items():
         fits = name in parameters and tensor.shape == parameters[name].shape
         if not fits or tensor.dtype != torch.float32 or not tensor.isfinite().all():
@@ -185,10 +192,12 @@ def load_run(folder: str, device: str = "cpu") -> Run:
 
 def load_foreign(folder: str, device: str) -> Run:
     """Open a GPT2ForSequenceClassification that transformers, or our export, has written."""
-    checkpoint = find_checkpoint(folder)
+    checkpoint = describe(str(Path(folder).resolve()), Path(folder))
     head = read_head(checkpoint)
     if head is None:
         raise InputError(f"{folder} has no `score`; train one: train.py --weights {folder}")
+    if len(head.labels) < 2 or head.problem not in (None, "single_label_classification"):
+        raise InputError(f"{folder} is no choice among classes, but {head.problem or 'one score'}")
     model = Classifier(load_trunk(checkpoint), len(head.labels))
     model.score.weight.data = head.score
     freeze(model, set())
@@ -220,7 +229,11 @@ def read_run_json(folder: Path) -> dict:
             and all(type(name) is str for name in about["learned"])
             and type(recipe["append_end"]) is bool
             and type(recipe["max_length"]) is int
+            and all(type(recipe.get(name)) in (int, type(None)) for name in (*METHODS, "in_last"))
         )
+        if sound and recipe.get("lora") is not None:
+            sound = type(recipe["lora_on"]) is str and type(recipe["lora_alpha"]) in (int, float)
+            sound = sound and 0 < recipe["lora_alpha"] < math.inf
     except (ValueError, KeyError, TypeError, RecursionError):
         sound = False
     if not sound:

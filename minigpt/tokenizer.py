@@ -22,34 +22,39 @@ def byte_of_character() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(rest)}
 
 
-def vocabulary_files(folder: Path) -> tuple[Path, Path]:
-    """Return where tokens and merges are: later transformers save both in tokenizer.json only."""
-    if Path(folder, "tokenizer.json").exists() and not Path(folder, "vocab.json").exists():
-        return Path(folder, "tokenizer.json"), Path(folder, "tokenizer.json")
-    return Path(folder, "vocab.json"), Path(folder, "merges.txt")
+def read_vocabulary(folder: Path) -> tuple[dict[str, int], list[list[str]], list[Path]]:
+    """Return tokens with their numbers, the pairs to merge, in order, and the files they are in.
 
-
-def read_vocabulary(folder: Path) -> tuple[dict[str, int], list[list[str]]]:
-    """Return tokens with their numbers, and the pairs to merge, in order. Raises InputError."""
-    vocab_file, merges_file = vocabulary_files(folder)
-    file = vocab_file
+    Those are vocab.json and merges.txt, or tokenizer.json, where later transformers save both.
+    Raises InputError.
+    """
+    files = [Path(folder, "vocab.json"), Path(folder, "merges.txt")]
+    if not files[0].exists() and Path(folder, "tokenizer.json").exists():
+        files = [Path(folder, "tokenizer.json")]
+    file = files[0]
     try:
-        vocab = json.loads(vocab_file.read_text(encoding="utf-8"))
-        if merges_file == vocab_file:
-            merges = vocab["model"]["merges"]  # "a b", or later ["a", "b"]
-            merges = [pair.split(" ") if isinstance(pair, str) else [*pair] for pair in merges]
-            vocab = vocab["model"]["vocab"]
+        if len(files) == 1:
+            whole = json.loads(file.read_text(encoding="utf-8"))
+            words, vocab = whole["pre_tokenizer"], whole["model"]["vocab"]
+            if whole.get("normalizer") or words["type"] != "ByteLevel" or words["add_prefix_space"]:
+                raise InputError(f"{file} changes texts before it encodes them, as no GPT-2 does")
+            merges = [p.split(" ") if type(p) is str else p for p in whole["model"]["merges"]]
         else:
-            file = merges_file
-            lines = merges_file.read_text(encoding="utf-8").split("\n")
+            vocab = json.loads(file.read_text(encoding="utf-8"))
+            file = files[1]
+            lines = file.read_text(encoding="utf-8").split("\n")
             merges = [line.split(" ") for line in lines[lines[0].startswith("#version") :] if line]
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is missing; a checkpoint brings its own") from None
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} cannot be read ({error})") from None
     if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
-        raise InputError(f"{vocab_file} is not a table of tokens and their numbers")
-    return vocab, merges
+        raise InputError(f"{files[0]} is not a table of tokens and their numbers")
+    if not all(type(pair) is list and all(type(p) is str for p in pair) for pair in merges):
+        raise InputError(f"{files[-1]} has merges that are no pairs of tokens")
+    return vocab, merges, files
 
 
 def load_tokenizer(folder: Path, vocab_size: int) -> tiktoken.Encoding:
@@ -59,8 +64,8 @@ def load_tokenizer(folder: Path, vocab_size: int) -> tiktoken.Encoding:
     plain text; the special token is `eot_token`. Raises InputError, naming the file, for files
     that are not a GPT-2 vocabulary, or not one for a model with `vocab_size` rows in `wte`.
     """
-    vocab, merges = read_vocabulary(folder)
-    vocab_file, merges_file = vocabulary_files(folder)
+    vocab, merges, files = read_vocabulary(folder)
+    vocab_file, merges_file = files[0], files[-1]
     if END_OF_TEXT not in vocab:
         raise InputError(f"{vocab_file} has no {END_OF_TEXT}: not a GPT-2 vocabulary")
 
@@ -80,7 +85,7 @@ def load_tokenizer(folder: Path, vocab_size: int) -> tiktoken.Encoding:
     except KeyError as error:
         raise InputError(f"{vocab_file}: character {error} stands for no byte") from None
 
-    if max(map(len, ranks)) > LONGEST:
+    if max(map(len, ranks), default=0) > LONGEST:
         raise InputError(f"{vocab_file} has a token of more than {LONGEST} bytes")
 
     # tiktoken merges by the number of the token that comes out, the files by the line of the

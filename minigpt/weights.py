@@ -97,41 +97,44 @@ class Head:
 
     score: torch.Tensor  # (K, C)
     labels: tuple[str, ...]
+    problem: str | None  # "problem_type" of config.json
     append_end: bool
     max_length: int
 
 
 def read_head(checkpoint: Checkpoint) -> Head | None:
     """Return the head that a checkpoint brings, if any. Raises InputError for a damaged one."""
-    path, config = checkpoint.folder / "model.safetensors", checkpoint.config
-    fields = json.loads((checkpoint.folder / "config.json").read_bytes())
+    path, size = checkpoint.folder / "model.safetensors", checkpoint.config
     try:
+        fields = json.loads((checkpoint.folder / "config.json").read_bytes())
         with safetensors.safe_open(path, framework="pt") as file:
             if "score.weight" not in [*file.keys()]:
                 return None
             score = file.get_tensor("score.weight").float()
-    except (safetensors.SafetensorError, OSError) as error:
+        about = checkpoint.folder / "tokenizer_config.json"
+        longest = json.loads(about.read_bytes()).get("model_max_length") if about.exists() else None
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
-    names = fields.get("id2label") or {str(i): f"LABEL_{i}" for i in range(len(score))}
     own = fields.get("minigpt") or {}
     try:
+        names = fields.get("id2label") or {str(i): f"LABEL_{i}" for i in range(len(score))}
         labels = tuple(names[str(i)] for i in range(len(names)))
         append_end = own.get("append_end", False)
-        max_length = own.get("max_length", config.n_positions)
+        max_length = own.get("max_length", min(longest or size.n_positions, size.n_positions))
         sound = (
-            tuple(score.shape) == (len(labels), config.n_embd)
-            and len({*labels}) == len(labels) > 1
+            tuple(score.shape) == (len(labels), size.n_embd)
+            and len({*labels}) == len(labels)
             and all(type(label) is str for label in labels)
             and type(append_end) is bool
             and type(max_length) is int
-            and 1 + append_end <= max_length <= config.n_positions
+            and 1 + append_end <= max_length <= size.n_positions
             and bool(score.isfinite().all())
         )
     except (KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise InputError(f"{path}: score.weight and the labels in config.json do not fit together")
-    return Head(score, labels, append_end, max_length)
+        raise InputError(f"{path}: score.weight and config.json do not fit together")
+    return Head(score, labels, fields.get("problem_type"), append_end, max_length)
 
 
 def describe(name: str, folder: Path, sha256: str | None = None) -> Checkpoint:
@@ -140,6 +143,12 @@ def describe(name: str, folder: Path, sha256: str | None = None) -> Checkpoint:
         raise InputError(
             f"{folder} is of the peft library; merge it there (merge_and_unload) and save it whole"
         )
+    for file in ("model.safetensors.index.json", "pytorch_model.bin"):
+        if (folder / file).is_file() and not (folder / "model.safetensors").is_file():
+            raise InputError(
+                f"{folder} has its weights in {file}; save them again as one model.safetensors "
+                '(in transformers: save_pretrained(folder, max_shard_size="100GB"))'
+            )
     one_file = (folder / "tokenizer.json").is_file()  # instead of vocab.json and merges.txt
     for file in FILES:
         if not (folder / file).is_file() and not (one_file and file in FILES[1:3]):

@@ -10,6 +10,7 @@ from conftest import MERGES, files_of, random_trunk
 from minigpt import __main__ as commands
 from minigpt.frozen import FrozenPart
 from minigpt.runs import load_run
+from minigpt.weights import save_trunk
 
 transformers = pytest.importorskip("transformers")
 
@@ -24,7 +25,7 @@ WHOLE = [  # for transformers
     ["--max-length", "9"],
 ]
 PARTS = [  # for peft
-    ["--lora", "2", "--lora-on", "c_attn,mlp.c_fc", "--in-last", "2"],
+    ["--lora", "2", "--lora-on", "c_attn,mlp.c_fc", "--in-last", "2", "--lora-alpha", "3"],
     ["--prompt", "3"],
     ["--prefix", "3"],
 ]
@@ -65,6 +66,7 @@ def test_a_run_opens_in_transformers_with_the_same_answers(flags, trained, run):
     folder, exported, _ = trained(flags)
     model = transformers.GPT2ForSequenceClassification.from_pretrained(exported)
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    assert tokenizer.pad_token_id == model.config.pad_token_id
     expected = ours(folder)
     for side in ("right", "left"):
         found = theirs(model, tokenizer, WORDS, side)
@@ -107,12 +109,26 @@ def test_a_run_opens_in_the_peft_library_with_the_same_answers(flags, trained):
     assert size < 30_000  # what learned, and nothing of the base
 
 
-def test_the_lines_that_export_prints_open_what_it_wrote(trained):
-    _, _, out = trained(PARTS[0], "--as", "peft")
+@pytest.mark.parametrize("flags", PARTS, ids=" ".join)
+def test_the_lines_that_export_prints_open_what_it_wrote(flags, trained):
+    """Also those for transformers; and where padding is allowed, a padded batch is right."""
     pytest.importorskip("peft")
+    folder, _, out = trained(flags, "--as", "peft")
     made = {}
     exec(out.split("\n\n")[1], made)
-    assert made["model"].active_adapter == "default" and made["tokenizer"]("good")["input_ids"]
+    assert [*made["base"].config.id2label.values()] == [*load_run(str(folder)).labels]
+    words = WORDS[:1] if "--prompt" in flags else WORDS
+    batch = made["tokenizer"](words, return_tensors="pt", padding=True)
+    with torch.no_grad():
+        found = made["model"](**batch).logits.softmax(1)
+    torch.testing.assert_close(found, ours(folder, words), rtol=0, atol=1e-4)
+
+
+def test_the_lines_for_transformers_open_what_it_wrote(trained):
+    folder, _, out = trained(["--freeze-trunk"])
+    made = {}
+    exec(out.split("\n\n")[1], made)
+    assert made["pipe"]("good")[0]["label"] in load_run(str(folder)).labels
 
 
 @pytest.fixture
@@ -121,8 +137,8 @@ def foreign(tmp_path, checkpoint):
     folder = tmp_path / "foreign"
     config = transformers.GPT2Config(
         **random_trunk().config.to_json(),
-        id2label={0: "no", 1: "yes"},
-        label2id={"no": 0, "yes": 1},
+        id2label={0: "yes", 1: "no"},  # not in the order of the data's
+        label2id={"yes": 0, "no": 1},
         pad_token_id=0,
     )
     torch.manual_seed(3)
@@ -141,7 +157,7 @@ def test_a_folder_of_transformers_predicts_directly(foreign):
         with torch.no_grad():
             expected = model.eval()(**tokenizer(word, return_tensors="pt")).logits.softmax(1)[0]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    assert load_run(str(folder)).labels == ("no", "yes")
+    assert load_run(str(folder)).labels == ("yes", "no")
 
 
 def test_training_goes_on_from_the_head_of_such_a_folder(foreign, run, texts, tmp_path):
@@ -150,10 +166,15 @@ def test_training_goes_on_from_the_head_of_such_a_folder(foreign, run, texts, tm
     given = ("--weights", folder, "--data", texts, "--epochs", "1", "--lr", "1e-30")
     status, out, err = run("train", *given, "--out", "r", "--train-last", "1")
     assert status == 0, err
-    opened, expected = load_run("r"), dict(zip(("no", "yes"), model.score.weight, strict=True))
+    opened, expected = load_run("r"), dict(zip(("yes", "no"), model.score.weight, strict=True))
     for label, row in zip(opened.labels, opened.model.score.weight, strict=True):
         torch.testing.assert_close(row, expected[label], rtol=0, atol=1e-6)
-    assert "a new one" not in out
+    assert "its head goes on learning" in out
+    for flags in (["--pool", "mean"], ["--append-end"]):
+        status, out, err = run("train", *given, "--train-last", "1", *flags)
+        assert status == 0 and "its head reads at the last token: a new one is put on" in out
+    status, out, err = run("train", *given, "--freeze-trunk")
+    assert status == 0 and "fitted anew" in out
 
     config = json.loads((folder / "config.json").read_text())
     config["id2label"] = {"0": "dog", "1": "cat"}
@@ -198,7 +219,86 @@ def test_a_folder_of_peft_is_not_taken_for_a_run(trained, run):
         assert status == 2 and "peft library" in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("damage", ["shape", "labels", "nan", "minigpt"])
+def changed(file: Path, **fields) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"problem_type": "regression"}, "no choice among classes, but regression"),
+        ({"problem_type": "multi_label_classification"}, "no choice among classes, but multi"),
+    ],
+    ids=str,
+)
+def test_a_head_that_is_no_choice_among_classes_is_refused(change, said, foreign, run):
+    changed(foreign[0] / "config.json", **change)
+    status, _, err = run("predict", foreign[0], "good")
+    assert status == 2 and said in err and err.count("\n") == 1
+
+
+def test_a_model_with_one_output_still_lends_its_trunk(foreign, run, texts):
+    folder, model = foreign
+    model.score = torch.nn.Linear(24, 1, bias=False)
+    model.config.num_labels = 1
+    model.save_pretrained(folder)
+    status, _, err = run("predict", folder, "good")
+    assert status == 2 and "no choice among classes, but one score" in err
+    status, out, err = run("train", "--weights", folder, "--data", texts, "--freeze-trunk")
+    assert status == 0 and "its head is for LABEL_0: a new one" in out, err
+
+
+def test_a_tokenizer_that_is_not_gpt2s_is_refused(foreign, run):
+    words = {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}
+    changed(foreign[0] / "tokenizer.json", pre_tokenizer=words)
+    status, _, err = run("predict", foreign[0], "good")
+    assert status == 2 and "changes texts" in err
+    model = {"vocab": {"a": 0}, "merges": [[1, 2]]}
+    changed(foreign[0] / "tokenizer.json", pre_tokenizer=words | {"add_prefix_space": False})
+    changed(foreign[0] / "tokenizer.json", model=model)
+    status, _, err = run("predict", foreign[0], "good")
+    assert status == 2 and "no pairs" in err
+
+
+def test_texts_are_cut_where_the_tokenizer_says(foreign):
+    changed(foreign[0] / "tokenizer_config.json", model_max_length=8)
+    assert load_run(str(foreign[0])).max_length == 8
+
+
+def test_a_folder_named_like_an_official_size_is_that_folder(foreign, run):
+    foreign[0].rename("tiny")
+    status, out, err = run("predict", "tiny", "good")
+    assert status == 0 and out, err
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "model.safetensors.index.json"])
+def test_weights_in_other_files_get_advice(file, foreign, run):
+    (foreign[0] / "model.safetensors").rename(foreign[0] / file)
+    status, _, err = run("train", "--weights", foreign[0])
+    assert status == 2 and "max_shard_size" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("spare", [0, 1, 5])
+def test_the_pad_token_is_the_tokenizers_also_where_rows_are_to_spare(
+    spare, run, checkpoint, texts, tmp_path
+):
+    """A model may have more rows than tokens: also one that was exported before."""
+    if spare:
+        save_trunk(random_trunk(vocab_size=268 + spare), checkpoint)
+    given = ("--weights", checkpoint, "--data", texts, "--out", "r", "--append-end", *FIT)
+    assert run("train", *given, "--train-last", "1")[0] == 0
+    assert run("export", "r", "--to", "once")[0] == 0
+    assert run("export", "once", "--to", "twice")[0] == 0
+    for exported in ("once", "twice"):
+        model = transformers.GPT2ForSequenceClassification.from_pretrained(exported)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+        assert tokenizer.pad_token_id == model.config.pad_token_id == 268
+        assert model.config.vocab_size == 268 + max(spare, 1)
+        found = theirs(model, tokenizer, WORDS)
+        torch.testing.assert_close(found, ours("r"), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["shape", "labels", "nan", "minigpt", "none"])
 def test_a_head_that_does_not_fit_is_refused(damage, foreign, run):
     from safetensors.torch import load_file, save_file
 
@@ -211,6 +311,9 @@ def test_a_head_that_does_not_fit_is_refused(damage, foreign, run):
         tensors["score.weight"] = torch.zeros(2, 7)
     elif damage == "labels":
         config["id2label"] = {"0": "only one"}
+    elif damage == "none":
+        del config["id2label"]
+        tensors["score.weight"] = torch.tensor(1.0)
     elif damage == "nan":
         tensors["score.weight"][0, 0] = torch.nan
     else:
@@ -224,5 +327,5 @@ def test_a_head_that_does_not_fit_is_refused(damage, foreign, run):
 def test_the_vocabulary_of_tokenizer_json_is_that_of_the_two_files(foreign, checkpoint):
     from minigpt.tokenizer import read_vocabulary
 
-    vocab, merges = read_vocabulary(foreign[0])
-    assert (vocab, merges) == read_vocabulary(checkpoint) and len(merges) == len(MERGES)
+    vocab, merges, _ = read_vocabulary(foreign[0])
+    assert (vocab, merges) == read_vocabulary(checkpoint)[:2] and len(merges) == len(MERGES)

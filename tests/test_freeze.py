@@ -128,11 +128,14 @@ def test_the_table_adds_up_and_says_who_learns():
 
 def test_a_policy_is_named_as_its_flags():
     def name(**flags):
-        none = {"freeze_trunk": False, "train_last": None, "train_only": None, "warm_head": None}
-        return policy_name(argparse.Namespace(**none | flags))
+        none = dict.fromkeys(("train_last", "train_only", "warm_head", "lora", "in_last"))
+        return policy_name(argparse.Namespace(**none | {"freeze_trunk": False} | flags))
 
     assert name(freeze_trunk=True) == "freeze-trunk"
     assert name(train_last=2) == "train-last 2"
     assert name(train_only="h.*") == "train-only h.*"
     assert name() == "everything"
     assert name(warm_head=3, train_last=2) == "warm-head 3, train-last 2"
+    assert name(lora=8, lora_on="c_attn") == "lora 8"
+    assert name(lora=8, lora_on="c_*", in_last=2) == "lora 8 on c_* in-last 2"
+    assert name(warm_head=3, prefix=4) == "warm-head 3, prefix 4"

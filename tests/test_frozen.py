@@ -16,9 +16,11 @@ from minigpt.errors import InputError
 from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
 from minigpt.frozen import FrozenPart, first_to_learn, keep
+from minigpt.peft import put_on
 from minigpt.probe import HEAD, fit_head
 from minigpt.weights import describe, load_trunk, save_trunk
 
+LORA = {"lora": 2, "lora_on": "c_attn", "lora_alpha": 4.0, "lora_dropout": 0.0}
 RECIPE = Recipe(2, 8, 1e-2, 0.1, 0.1, 1.0, 1, seed=0)
 FIRST = [4, 2, 0, 0, 0, 0]  # what the policies of test_freeze leave to be computed once, in order
 
@@ -149,6 +151,20 @@ CHANGES = {
         found,
     ),
 }
+
+
+def test_what_is_put_on_is_part_of_what_is_kept_where_it_is_read_with(found, own_cache):
+    """A prompt that is frozen while the head is fitted; but not LoRA above what is kept."""
+    texts, arrays = some_texts(), []
+    for seed, flags in [(s, f) for f in ({"prompt": 2}, LORA | {"in_last": 1}) for s in (0, 1)]:
+        trunk = load_trunk(found)
+        torch.manual_seed(seed)
+        added = put_on(trunk, flags)
+        model = Classifier(trunk, 2)
+        freeze(model, set() if "prompt" in flags else added)
+        keep(model, texts, found)
+        arrays.append(len(list((own_cache / "states").iterdir())))
+    assert arrays == [1, 2, 3, 3]
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

@@ -41,6 +41,7 @@ def test_in_bfloat16_it_is_as_near_as_bfloat16_comes(kernels):
     assert 0 < (ours - exact).norm() < 0.02 * exact.norm()
 
 
+@pytest.mark.parametrize("kernels", ["packed"], indirect=True)
 @torch.no_grad()
 def test_the_next_tokens_logits_are_the_same(kernels):
     trunk, hidden = random_trunk(), torch.randn(5, 24)
@@ -58,17 +59,33 @@ def test_the_trunk_itself_stays_as_it_is_and_goes_on_learning(kernels):
     assert trunk.training and trunk.h[0].mlp.c_fc.weight.grad is not None
 
 
-def test_float32_parameters_are_shared_and_not_copied(kernels):
+def test_what_need_not_be_converted_is_shared_and_not_copied(kernels):
+    """The embeddings are the largest matrix; where nothing is packed, all is shared."""
     trunk = random_trunk()
+    own = {p.data_ptr() for p in trunk.parameters()}
     copy = packed(trunk, ALL)
-    assert copy.wte.weight.data_ptr() == trunk.wte.weight.data_ptr()
+    assert all(p.data_ptr() in own for p in copy.parameters())
+    assert len([*copy.parameters()]) == len([*trunk.parameters()]) or kernels == "packed"
+
+
+def test_where_bfloat16_has_no_such_kernels_it_is_computed_without(monkeypatch):
+    class Onednn:
+        _is_mkldnn_bf16_supported = staticmethod(lambda: False)
+
+    monkeypatch.setattr(room, "onednn", Onednn)
+    assert not can_pack(torch.zeros(1, dtype=torch.bfloat16))
+    copy = packed(random_trunk(), ALL, torch.bfloat16)
+    assert not any(isinstance(module, PackedLinear) for module in copy.modules())
 
 
 @torch.no_grad()
 def test_what_an_experiment_put_in_a_block_is_in_the_copy(kernels):
-    """Another attention function, and a hook: the copy is of what the trunk is by now."""
+    """Other functions, and hooks: the copy is of what the trunk is by now."""
     trunk = random_trunk()
     trunk.h[1].attn.attention = lambda q, k, v, dropout: attention(q, k, v) * 0
     trunk.h[0].mlp.register_forward_hook(lambda module, _, y: y * 2)
+    trunk.h[0].mlp.act = torch.nn.ReLU()
+    trunk.h[2].mlp.c_fc.register_forward_hook(lambda module, _, y: y * 3)
+    trunk.h[2].attn.c_attn.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
     ours = packed(trunk, ALL)(some_ids())
     torch.testing.assert_close(ours, trunk(some_ids()), rtol=0, atol=1e-5)

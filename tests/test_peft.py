@@ -11,7 +11,7 @@ from minigpt.__main__ import rate
 from minigpt.classifier import Classifier
 from minigpt.errors import InputError
 from minigpt.fit import Recipe, evaluate, fit
-from minigpt.freeze import PRESETS, count, freeze, frozen_unchanged, names_to_learn
+from minigpt.freeze import PRESETS, count, freeze, frozen_unchanged, names_to_learn, train_mode
 from minigpt.frozen import FrozenPart, first_to_learn, keep
 from minigpt.model import Past
 from minigpt.peft import LoRALinear, merge, put_on
@@ -125,6 +125,15 @@ def test_lora_merged_is_lora_and_leaves_plain_layers():
     assert not any(isinstance(module, LoRALinear) for module in model.modules())
     assert model.state_dict().keys() == Classifier(random_trunk(), 2).state_dict().keys()
     torch.testing.assert_close(model(*texts), expected, rtol=0, atol=1e-5)
+
+
+def test_lora_drops_out_while_it_learns_and_not_when_it_reads():
+    model, _ = tuned(LORA | {"lora_dropout": 0.5})
+    layer, x = model.transformer.h[0].attn.c_attn, torch.randn(2, 24)
+    train_mode(model)
+    assert not torch.equal(layer(x), layer(x))
+    model.eval()
+    assert torch.equal(layer(x), layer(x))
 
 
 @torch.no_grad()

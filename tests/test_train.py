@@ -220,6 +220,7 @@ def test_compiled_blocks_compute_the_same(run, checkpoint, texts):
     for name, more in (("plain", []), ("compiled", ["--compile"])):
         status, _, err = run("train", *flags, "--epochs", 1, "--out", name, *more)
         assert status == 0, err
+    assert not torch._dynamo.utils.counters["graph_break"]  # each block is one graph
     plain, compiled = (
         json.loads(Path(n, "metrics.json").read_text()) for n in ("plain", "compiled")
     )
@@ -262,6 +263,16 @@ BAD_FLAGS = {
     "--dropout 1": "under 1.0",
     "--max-length 65": "it can be 1 to 64 tokens",
     "--max-length 1 --append-end": "it can be 2 to 64 tokens",
+    "--lora 0": "--lora 0: it can be 1 to 24",
+    "--lora 25": "the width of the trunk",
+    "--lora 2 --prompt 3": "not allowed with",
+    "--train-last 1 --lora-on=": "go with --lora R",
+    "--lora 2 --lora-on c_atn": "matches no layer",
+    "--adapter 2 --in-last 4": "the trunk has blocks 1 to 3",
+    "--prefix 2 --in-last 1": "goes with --lora or --adapter",
+    "--prompt 64": "leave room for a text",
+    "--prefix 60 --max-length 5": "it can be 1 to 4 tokens",
+    "--prompt 63 --append-end": "no room is left for a text",
     "--colour red": "unrecognized arguments",
     "--weights nowhere": "no such folder",
     "--data nowhere.tsv": "no such file",
@@ -311,6 +322,30 @@ def test_a_run_that_cannot_be_trusted_is_refused_in_one_line(message, run, train
     status, out, err = run("predict", trained, "good")
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+LORA = {"lora": 2, "lora_on": "c_attn", "lora_alpha": 4.0, "lora_dropout": 0.0}
+BAD_RECIPES = [
+    ({"lora": "3"}, "is damaged"),
+    ({"lora": True}, "is damaged"),
+    (LORA | {"lora_on": None}, "is damaged"),
+    (LORA | {"lora_alpha": float("inf")}, "is damaged"),
+    (LORA | {"in_last": 1.0}, "is damaged"),
+    ({"prompt": 3.0}, "is damaged"),
+    ({"prompt": 1000}, "run.json does not fit its weights"),
+    (LORA, "does not fit: h.0.attn.c_attn.lora_A"),
+    ({"prompt": 3}, "does not fit: wte.prompt"),
+]
+
+
+@pytest.mark.parametrize("change, message", BAD_RECIPES, ids=str)
+def test_a_recipe_that_the_run_never_had_is_refused(change, message, run, trained):
+    """What it names would be put on, with random values, and change every answer."""
+    about = json.loads(Path("trained/run.json").read_text())
+    about["recipe"] |= {"max_length": 30} | change
+    Path("trained/run.json").write_text(json.dumps(about))
+    status, out, err = run("predict", trained, "good")
+    assert (status, out) == (2, "") and err.count("\n") == 1 and message in err
 
 
 @pytest.mark.parametrize(
