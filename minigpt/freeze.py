@@ -10,7 +10,6 @@ import torch
 from minigpt.classifier import Classifier
 from minigpt.errors import InputError
 from minigpt.model import GPT2
-from minigpt.peft import method_of
 from minigpt.weights import Checkpoint, describe, open_tensors
 
 PRESETS = {  # of --train-only
@@ -73,20 +72,6 @@ def train_mode(model: torch.nn.Module) -> None:
             module.train(any(p.requires_grad for p in parameters))
         if isinstance(module, GPT2):
             module.drop.train(module.wte.weight.requires_grad or module.wpe.weight.requires_grad)
-
-
-def policy_name(args) -> str:
-    """Return what learns beside the head, as the flags say it."""
-    if args.freeze_trunk:
-        return "freeze-trunk"
-    first = f"warm-head {args.warm_head}, " if args.warm_head else ""
-    if (method := method_of(vars(args))) is not None:
-        where = f" in-last {args.in_last}" if args.in_last else ""
-        on = f" on {args.lora_on}" if args.lora and args.lora_on != "c_attn" else ""
-        return f"{first}{method} {vars(args)[method]}{on}{where}"
-    if args.train_last is not None:
-        return f"{first}train-last {args.train_last}"
-    return first + (f"train-only {args.train_only}" if args.train_only else "everything")
 
 
 def count(model: Classifier) -> dict[str, int]:

@@ -24,9 +24,10 @@ import torch
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.errors import InputError, first_few
 from minigpt.freeze import freeze
+from minigpt.head import read_head
 from minigpt.peft import METHODS, length_of, put_on
 from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk, read_head
+from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,52 +91,6 @@ def find_checkpoint(name: str | None) -> Checkpoint:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """The head of a GPT2ForSequenceClassification, and what reading with it needs to know."""
-
-    score: torch.Tensor  # (K, C)
-    labels: tuple[str, ...]
-    problem: str | None  # "problem_type" of config.json
-    append_end: bool
-    max_length: int
-
-
-def read_head(checkpoint: Checkpoint) -> Head | None:
-    """Return the head that a checkpoint brings, if any. Raises InputError for a damaged one."""
-    path, size = checkpoint.folder / "model.safetensors", checkpoint.config
-    try:
-        fields = json.loads((checkpoint.folder / "config.json").read_bytes())
-        with safetensors.safe_open(path, framework="pt") as file:
-            if "score.weight" not in [*file.keys()]:
-                return None
-            score = file.get_tensor("score.weight").float()
-        about = checkpoint.folder / "tokenizer_config.json"
-        longest = json.loads(about.read_bytes()).get("model_max_length") if about.exists() else None
-    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
-    own = fields.get("minigpt") or {}
-    try:
-        names = fields.get("id2label") or {str(i): f"LABEL_{i}" for i in range(len(score))}
-        labels = tuple(names[str(i)] for i in range(len(names)))
-        append_end = own.get("append_end", False)
-        max_length = own.get("max_length", min(longest or size.n_positions, size.n_positions))
-        sound = (
-            tuple(score.shape) == (len(labels), size.n_embd)
-            and len({*labels}) == len(labels)
-            and all(type(label) is str for label in labels)
-            and type(append_end) is bool
-            and type(max_length) is int
-            and 1 + append_end <= max_length <= size.n_positions
-            and bool(score.isfinite().all())
-        )
-    except (KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        raise InputError(f"{path}: score.weight and config.json do not fit together")
-    return Head(score, labels, fields.get("problem_type"), append_end, max_length)
-
-
 def describe(name: str, folder: Path, sha256: str | None = None) -> Checkpoint:
     """Read config.json and hash model.safetensors; raise InputError unless the hash is `sha256`."""
     if (folder / "adapter_config.json").is_file():

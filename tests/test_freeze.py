@@ -8,6 +8,7 @@ import torch
 from conftest import random_trunk
 
 from minigpt.batches import Tokens
+from minigpt.choices import policy_name
 from minigpt.classifier import Classifier
 from minigpt.errors import InputError
 from minigpt.fit import Recipe, fit
@@ -16,7 +17,6 @@ from minigpt.freeze import (
     freeze,
     frozen_unchanged,
     names_to_learn,
-    policy_name,
     table,
     train_mode,
 )

@@ -1,0 +1,116 @@
+"""The flags of train.py, and what suits where they are left out. Knows nothing of tensors."""
+
+import os
+import shutil
+
+from minigpt.classifier import POOLINGS
+from minigpt.errors import InputError, Parser
+from minigpt.flags import DEVICES, DTYPES, above_zero, at_least
+from minigpt.peft import length_of, method_of
+from minigpt.probe import HEAD
+
+EPOCHS = "default: 20 for a frozen trunk; else 3, or 6 for fewer than 5,000 texts"
+ONLY = "tensors by name, or bitfit (all biases) or norms (layer norms); and the head"
+
+
+def parse(description: str):
+    """Read the flags; raise InputError for those that contradict each other."""
+    parser = Parser(description=description.split("\n")[0])
+    add = parser.add_argument
+    add("--weights", help="gpt2, gpt2-medium, gpt2-large, gpt2-xl, tiny, a folder, or ORG/REPO")
+    add("--data", default="mirrored", help="mirrored, sst2, a .tsv/.csv/.jsonl file, or a folder")
+
+    policy = parser.add_argument_group("what learns (default: everything)")
+    policy = policy.add_mutually_exclusive_group()
+    policy.add_argument("--freeze-trunk", action="store_true", help="only the head")
+    policy.add_argument("--train-last", type=int, metavar="N", help="the last N blocks, ln_f, head")
+    policy.add_argument("--train-only", metavar="GLOB[,GLOB]", help=ONLY)
+    policy.add_argument("--lora", type=int, metavar="R", help="LoRA of rank R, and the head")
+    policy.add_argument("--adapter", type=int, metavar="R", help="bottlenecks of R channels, head")
+    policy.add_argument("--prompt", type=int, metavar="N", help="N vectors before each text, head")
+    policy.add_argument("--prefix", type=int, metavar="N", help="N keys and values a block, head")
+    add("--in-last", type=int, metavar="N", help="LoRA or adapters in the last N blocks only")
+    add(
+        "--lora-on",
+        metavar="GLOB[,GLOB]",
+        help="layers by (the end of) their names; default: c_attn",
+    )
+    add("--lora-alpha", type=above_zero, metavar="A", help="scale times rank; default: 2 R")
+    add("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="before A; default: 0")
+    add("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone first")
+
+    add("--pool", default="last", choices=POOLINGS)
+    add("--append-end", action="store_true", help="put <|endoftext|> after each text")
+    add(
+        "--epochs",
+        type=at_least(1),
+        help="default: 20 for a frozen trunk, else 3; 6 for under 5,000 texts",
+    )
+    add("--batch-size", type=at_least(1), default=32)
+    add("--lr", type=above_zero, help="default: by what learns, and the trunk's width")
+    add("--weight-decay", type=at_least(0.0), help="default: 1 for a frozen trunk, else 0.1")
+    add("--warmup", type=at_least(0.0, 1.0), default=0.1, help="share of the steps")
+    add("--clip", type=above_zero, default=1.0, help="longest gradient")
+    add("--accumulate", type=at_least(1), default=1, help="batches to a step")
+    add("--dropout", type=at_least(0.0, 1.0), help="of what learns; default: as config.json, 0.1")
+    add("--max-length", type=at_least(1), help="tokens kept of a text; default: the context")
+    add("--seed", type=at_least(0, 2**63), default=0)
+    add("--device", default="auto", choices=DEVICES)
+    add("--dtype", default="auto", choices=DTYPES, help="of the trunk; auto: bfloat16 on GPUs")
+    add("--compile", action="store_true", help="compile the blocks: for long runs")
+    add("--out", help="folder for the run (default: runs/NAME, made from the choices)")
+    add("--quiet", action="store_true", help="print the last table only")
+    args = parser.parse_args()
+    if args.compile and not shutil.which(os.environ.get("CXX", "c++")):
+        raise InputError("--compile needs a C++ compiler, and there is none here; leave it out")
+    if args.freeze_trunk and args.warm_head:
+        raise InputError("--freeze-trunk --warm-head: with a frozen trunk nothing comes after")
+    own = (args.lora_on, args.lora_alpha, args.lora_dropout)
+    if args.lora is None and any(flag is not None for flag in own):
+        raise InputError("--lora-on, --lora-alpha and --lora-dropout go with --lora R")
+    if args.lora is not None:
+        args.lora_on = "c_attn" if args.lora_on is None else args.lora_on
+        args.lora_alpha = args.lora_alpha or 2.0 * args.lora
+        args.lora_dropout = args.lora_dropout or 0.0
+    if args.in_last is not None and args.lora is None and args.adapter is None:
+        raise InputError("--in-last goes with --lora or --adapter")
+    return args
+
+
+# Learning rates times the trunk's width, of what is new or small: chosen on dev, with tiny
+RATES = {"lora": 0.5, "adapter": 0.8, "prompt": 2.5, "prefix": 8.0, "norms": 1.3, "bitfit": 1.3}
+
+
+def settle(args, checkpoint, texts: int) -> None:
+    """Give the flags that were left out what suits what learns, and the sizes of trunk and data."""
+    config = checkpoint.config
+    args.weights = checkpoint.name
+    if args.freeze_trunk:
+        usual = HEAD.epochs, HEAD.lr, HEAD.weight_decay
+    else:
+        rate = RATES.get(method_of(vars(args)) or args.train_only)  # else: 5e-5 for gpt2
+        lr = rate / config.n_embd if rate else min(1e-3, 32 / config.n_embd**2)
+        usual = 3 if texts >= 5000 else 6, lr, 0.1
+    for name, value in zip(("epochs", "lr", "weight_decay"), usual, strict=True):
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    args.max_length = args.max_length or config.n_positions - length_of(vars(args))
+    least, most = 1 + args.append_end, config.n_positions - length_of(vars(args))
+    if most < least:
+        raise InputError(f"no room is left for a text in a context of {config.n_positions} tokens")
+    if not least <= args.max_length <= most:
+        raise InputError(f"--max-length {args.max_length}: it can be {least} to {most} tokens here")
+
+
+def policy_name(args) -> str:
+    """Return what learns beside the head, as the flags say it."""
+    if args.freeze_trunk:
+        return "freeze-trunk"
+    first = f"warm-head {args.warm_head}, " if args.warm_head else ""
+    if (method := method_of(vars(args))) is not None:
+        where = f" in-last {args.in_last}" if args.in_last else ""
+        on = f" on {args.lora_on}" if args.lora and args.lora_on != "c_attn" else ""
+        return f"{first}{method} {vars(args)[method]}{on}{where}"
+    if args.train_last is not None:
+        return f"{first}train-last {args.train_last}"
+    return first + (f"train-only {args.train_only}" if args.train_only else "everything")
