@@ -47,7 +47,7 @@ def job(args, clock: Clock, group: Group):
     out = check_out(args.out) if group.rank == 0 else None
     say = (lambda *_: None) if args.quiet else print
 
-    # The trunk, as pre-training left it; the texts; a head for their labels
+    # The trunk, as pre-training left it; the texts; who learns; a head for the labels
     checkpoint = find_checkpoint(args.weights)
     trunk = load_trunk(checkpoint, args.dropout)
     added = put_on(trunk, vars(args))  # LoRA, adapters, a prompt, a prefix: or nothing
@@ -55,7 +55,9 @@ def job(args, clock: Clock, group: Group):
     args.dtype = str(dtype).removeprefix("torch.")
     tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
     dataset = load_dataset(args.data, args.seed)
-    settle(args, checkpoint, len(dataset.train))
+    learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)
+    vectors = not added and all(trunk.get_parameter(name).dim() < 2 for name in learn)
+    settle(args, checkpoint, vectors, len(dataset.train))
     if group.size > len(dataset.train):
         raise InputError(f"{group.size} processes for {len(dataset.train)} texts; start fewer")
     model = Classifier(trunk, len(dataset.labels), args.pool, dtype).to(args.device)
@@ -64,10 +66,7 @@ def job(args, clock: Clock, group: Group):
             block.compile(dynamic=True)
 
     if head := read_head(checkpoint):
-        say(take_over(head, model, args, dataset.labels))
-
-    # Who learns, and who does not
-    learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)
+        say(f"{checkpoint.name}: {take_over(head, model, args, dataset.labels)}")
     freeze(model, learn)
 
     # Text -> ids
@@ -81,7 +80,7 @@ def job(args, clock: Clock, group: Group):
     )
     if truncated:
         say(f"{truncated} of them are longer than {args.max_length} tokens and were cut at the end")
-    say(f"\n{table(model)}\n")
+    say(f"\n{table(model, added)}\n")
     clock.lap("load")
 
     # What does not learn is computed once; then comes the loop

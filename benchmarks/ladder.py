@@ -2,7 +2,8 @@
 
     python benchmarks/ladder.py [--weights W] [--data D] [--seeds N] [--only ROW[,ROW]]
 
-Each cell is a run of train.py, with its defaults, in a process of its own with an empty cache.
+Each row is a run of train.py for each seed, with its defaults, in a process of its own with an
+empty cache. Memory is the most that a process held, 300 MB of which are for importing torch.
 Accuracy on test: the mean over seeds, and the least and the most. A seed decides the order of the
 texts, the values that what is new begins with, and dropout.
 """

@@ -53,7 +53,7 @@ def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (t
 def predict(argv: list[str]) -> None:
     """Rate texts with a trained run."""
     parser = Parser(prog="python -m minigpt predict", description=predict.__doc__)
-    parser.add_argument("run", metavar="RUN", help="the folder that train.py made")
+    parser.add_argument("run", metavar="RUN", help="of train.py, or of transformers")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="'-' reads lines from stdin")
     parser.add_argument("--file", help="a file with a text on each line")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")

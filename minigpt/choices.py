@@ -1,64 +1,64 @@
-"""The flags of train.py, and what suits where they are left out. Knows nothing of tensors."""
+"""The flags of train.py, and what suits where they are left out."""
 
 import os
 import shutil
 
 from minigpt.classifier import POOLINGS
 from minigpt.errors import InputError, Parser
-from minigpt.flags import DEVICES, DTYPES, above_zero, at_least
+from minigpt.flags import DEVICES, DTYPES, above_zero, at_least, named
 from minigpt.peft import length_of, method_of
 from minigpt.probe import HEAD
+from minigpt.weights import Checkpoint
 
+WEIGHTS = "gpt2[-medium|-large|-xl], tiny, a folder, or ORG/REPO"
+DATA = "mirrored (default), sst2, a .tsv/.csv/.jsonl file, or a folder"
+ONLY = "tensors by their names, or bitfit (all biases), or norms (layer norms)"
 EPOCHS = "default: 20 for a frozen trunk; else 3, or 6 for fewer than 5,000 texts"
-ONLY = "tensors by name, or bitfit (all biases) or norms (layer norms); and the head"
 
 
 def parse(description: str):
     """Read the flags; raise InputError for those that contradict each other."""
     parser = Parser(description=description.split("\n")[0])
     add = parser.add_argument
-    add("--weights", help="gpt2, gpt2-medium, gpt2-large, gpt2-xl, tiny, a folder, or ORG/REPO")
-    add("--data", default="mirrored", help="mirrored, sst2, a .tsv/.csv/.jsonl file, or a folder")
+    add("--weights", type=named, help=WEIGHTS)
+    add("--data", type=named, default="mirrored", help=DATA)
 
-    policy = parser.add_argument_group("what learns (default: everything)")
-    policy = policy.add_mutually_exclusive_group()
-    policy.add_argument("--freeze-trunk", action="store_true", help="only the head")
-    policy.add_argument("--train-last", type=int, metavar="N", help="the last N blocks, ln_f, head")
-    policy.add_argument("--train-only", metavar="GLOB[,GLOB]", help=ONLY)
-    policy.add_argument("--lora", type=int, metavar="R", help="LoRA of rank R, and the head")
-    policy.add_argument("--adapter", type=int, metavar="R", help="bottlenecks of R channels, head")
-    policy.add_argument("--prompt", type=int, metavar="N", help="N vectors before each text, head")
-    policy.add_argument("--prefix", type=int, metavar="N", help="N keys and values a block, head")
-    add("--in-last", type=int, metavar="N", help="LoRA or adapters in the last N blocks only")
-    add(
-        "--lora-on",
-        metavar="GLOB[,GLOB]",
-        help="layers by (the end of) their names; default: c_attn",
+    group = parser.add_argument_group("what learns beside the head (default: everything)")
+    one = group.add_mutually_exclusive_group().add_argument
+    one("--freeze-trunk", action="store_true", help="nothing")
+    one("--train-last", type=int, metavar="N", help="the last N blocks and ln_f")
+    one("--train-only", metavar="GLOB[,GLOB]", help=ONLY)
+    one("--lora", type=int, metavar="R", help="LoRA of rank R (Hu et al. 2021)")
+    one("--adapter", type=int, metavar="R", help="adapters of bottleneck R (Houlsby et al. 2019)")
+    one("--prompt", type=int, metavar="N", help="N vectors before each text (Lester et al. 2021)")
+    one("--prefix", type=int, metavar="N", help="N keys and values a block (Li & Liang 2021)")
+    more = group.add_argument
+    more("--in-last", type=int, metavar="N", help="LoRA or adapters in the last N blocks only")
+    more(
+        "--lora-on", metavar="GLOB[,GLOB]", help="layers by (ends of) their names; default: c_attn"
     )
-    add("--lora-alpha", type=above_zero, metavar="A", help="scale times rank; default: 2 R")
-    add("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="before A; default: 0")
-    add("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone first")
+    more("--lora-alpha", type=above_zero, metavar="A", help="scales by A / R; default: 2 R")
+    more("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="on its input; default: 0")
+    more("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone, first")
 
     add("--pool", default="last", choices=POOLINGS)
     add("--append-end", action="store_true", help="put <|endoftext|> after each text")
-    add(
-        "--epochs",
-        type=at_least(1),
-        help="default: 20 for a frozen trunk, else 3; 6 for under 5,000 texts",
-    )
+    add("--epochs", type=at_least(1), help=EPOCHS)
     add("--batch-size", type=at_least(1), default=32)
-    add("--lr", type=above_zero, help="default: by what learns, and the trunk's width")
+    add("--lr", type=above_zero, help="default: by what learns and the trunk's width")
     add("--weight-decay", type=at_least(0.0), help="default: 1 for a frozen trunk, else 0.1")
     add("--warmup", type=at_least(0.0, 1.0), default=0.1, help="share of the steps")
-    add("--clip", type=above_zero, default=1.0, help="longest gradient")
-    add("--accumulate", type=at_least(1), default=1, help="batches to a step")
+    add("--clip", type=above_zero, default=1.0, help="the largest norm of the gradient")
+    add(
+        "--accumulate", type=at_least(1), default=1, help="gradient accumulation: batches to a step"
+    )
     add("--dropout", type=at_least(0.0, 1.0), help="of what learns; default: as config.json, 0.1")
     add("--max-length", type=at_least(1), help="tokens kept of a text; default: the context")
     add("--seed", type=at_least(0, 2**63), default=0)
     add("--device", default="auto", choices=DEVICES)
     add("--dtype", default="auto", choices=DTYPES, help="of the trunk; auto: bfloat16 on GPUs")
     add("--compile", action="store_true", help="compile the blocks: for long runs")
-    add("--out", help="folder for the run (default: runs/NAME, made from the choices)")
+    add("--out", type=named, help="folder for the run (default: runs/NAME, made from the choices)")
     add("--quiet", action="store_true", help="print the last table only")
     args = parser.parse_args()
     if args.compile and not shutil.which(os.environ.get("CXX", "c++")):
@@ -77,18 +77,22 @@ def parse(description: str):
     return args
 
 
-# Learning rates times the trunk's width, of what is new or small: chosen on dev, with tiny
-RATES = {"lora": 0.5, "adapter": 0.8, "prompt": 2.5, "prefix": 8.0, "norms": 1.3, "bitfit": 1.3}
+# Learning rate times n_embd, for what is small or new: found on mirrored's dev split, with tiny
+RATES = {"lora": 0.5, "adapter": 0.8, "prompt": 2.5, "prefix": 8.0, "vectors": 1.3}
 
 
-def settle(args, checkpoint, texts: int) -> None:
-    """Give the flags that were left out what suits what learns, and the sizes of trunk and data."""
+def settle(args, checkpoint: Checkpoint, vectors: bool, texts: int) -> None:
+    """Give the flags that were left out what suits what learns, and the sizes of trunk and data.
+
+    `vectors`: of the trunk, only biases and gains learn. Matrices learn at 32 / n_embd², which is
+    what dev asked for with tiny (5e-4), and near what is usual for gpt2 (5e-5).
+    """
     config = checkpoint.config
     args.weights = checkpoint.name
     if args.freeze_trunk:
         usual = HEAD.epochs, HEAD.lr, HEAD.weight_decay
     else:
-        rate = RATES.get(method_of(vars(args)) or args.train_only)  # else: 5e-5 for gpt2
+        rate = RATES.get("vectors" if vectors else method_of(vars(args)))
         lr = rate / config.n_embd if rate else min(1e-3, 32 / config.n_embd**2)
         usual = 3 if texts >= 5000 else 6, lr, 0.1
     for name, value in zip(("epochs", "lr", "weight_decay"), usual, strict=True):

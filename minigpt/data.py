@@ -62,6 +62,8 @@ def load_dataset(name: str, seed: int) -> Dataset:
                 f"--data {name}: no texts for {split}: no label has enough of them; is text in the "
                 f"first column, label after it?"
             )
+    if not any(e.text.strip() for e in splits["train"]):
+        raise InputError(f"--data {name}: all texts are empty; is text in the first column?")
     labels = label_names(splits["train"])
     if len(labels) < 2:
         raise InputError(f"--data {name}: all of train has the label {labels[0]}; two are needed")

@@ -39,7 +39,7 @@ def errors_for_people():
         message = " ".join(str(error).split())
     except BrokenPipeError:  # whoever read our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(141)  # as a shell reports SIGPIPE
     except (MemoryError, RuntimeError) as error:
         full = ("out of memory", "allocate memory", "DefaultCPUAllocator")
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in full):

@@ -1,6 +1,7 @@
 """A run as a folder that other people's tools open: transformers, or the peft library."""
 
 import json
+from pathlib import Path
 
 import torch
 
@@ -8,6 +9,7 @@ from minigpt.errors import InputError
 from minigpt.peft import merge, method_of
 from minigpt.runs import Run, check_out, load_run, write_folder
 from minigpt.tokenizer import END_OF_TEXT, read_vocabulary
+from minigpt.weights import OFFICIAL, Checkpoint
 
 # V rows of wte, C channels, L blocks, H heads, N vectors of a prompt or prefix, D = C // H
 KINDS = ("transformers", "peft")
@@ -43,7 +45,7 @@ def export(folder: str, to: str, kind: str) -> str:
             )
         files, how = for_peft(run, method), IN_PEFT
     write_folder(place, files)
-    base, labels = str(run.checkpoint.folder), dict(enumerate(run.labels))
+    base, labels = repository_of(run.checkpoint), dict(enumerate(run.labels))
     lines = how.format(to=to, base=base, labels=labels, pad=run.tokenizer.eot_token)
     if method == "prompt":
         lines += "\n# one text at a time: peft reads the last place of a batch, padding or not"
@@ -65,6 +67,14 @@ base = GPT2ForSequenceClassification.from_pretrained(
 )
 model = PeftModel.from_pretrained(base, {to!r}).eval()
 tokenizer = AutoTokenizer.from_pretrained({to!r})"""
+
+
+def repository_of(checkpoint: Checkpoint) -> str:
+    """Return by what name other tools open a base: on the Hub, or else a folder of this machine."""
+    if checkpoint.name in OFFICIAL:
+        return f"openai-community/{checkpoint.name}"
+    here = checkpoint.name == "tiny" or Path(checkpoint.name).is_dir()
+    return str(checkpoint.folder) if here else checkpoint.name
 
 
 def for_transformers(run: Run) -> dict:
@@ -174,7 +184,7 @@ def for_peft(run: Run, method: str) -> dict:
     trunk, recipe, size = run.model.transformer, run.recipe, run.checkpoint.config
     config = {
         "task_type": "SEQ_CLS",
-        "base_model_name_or_path": str(run.checkpoint.folder),
+        "base_model_name_or_path": repository_of(run.checkpoint),
         "inference_mode": True,
     }
     if method == "lora":

@@ -48,7 +48,7 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over what learns; matrices decay, biases and gains don't."""
+    """AdamW (Loshchilov & Hutter 2019) over what learns; biases and gains do not decay."""
     learning = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in learning if p.dim() >= 2], "weight_decay": recipe.weight_decay},

@@ -38,6 +38,13 @@ def above_zero(text: str) -> float:
 above_zero.__name__ = "number"  # what argparse says is invalid
 
 
+def named(text: str) -> str:
+    """A type for argparse: a name, which is not empty (as an unset shell variable would be)."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
 def device_of(name: str) -> str:
     """Return the device that `--device` means; raise InputError for one that is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}

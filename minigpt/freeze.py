@@ -80,16 +80,21 @@ def count(model: Classifier) -> dict[str, int]:
     return {"learning": learning, "total": sum(p.numel() for p in model.parameters())}
 
 
-def table(model: Classifier) -> str:
-    """Return who learns, in lines for a person; blocks alike are on one line."""
+def table(model: Classifier, added: set[str] = frozenset()) -> str:
+    """Return who learns, in lines for a person; blocks alike are on one line.
+
+    What was put on the trunk, `added`, has a line of its own.
+    """
     trunk = model.transformer
-    groups = [("embeddings", [trunk.wte, trunk.wpe])]
-    groups += [(f"h.{i}", [block]) for i, block in enumerate(trunk.h)]
-    above = [(name, [part]) for name, part in trunk.named_children() if name in ("ln_f", "prefix")]
-    groups += [*above, ("score", [model.score])]
+    groups = {"embeddings": [], **{f"h.{i}": [] for i in range(len(trunk.h))}, "ln_f": []}
+    for name, parameter in trunk.named_parameters():
+        first, _, rest = name.partition(".")
+        part = f"h.{rest.partition('.')[0]}" if first == "h" else first
+        part = "put on" if name in added else "embeddings" if first in ("wte", "wpe") else part
+        groups.setdefault(part, []).append(parameter)
+    groups["score"] = [model.score.weight]
     rows, counts = [], None  # a row: [first name, last name, parameters, how many of them learn]
-    for name, modules in groups:
-        parameters = [p for module in modules for p in module.parameters()]
+    for name, parameters in groups.items():
         learning = sum(p.numel() for p in parameters if p.requires_grad)
         before, counts = counts, [sum(p.numel() for p in parameters), learning]
         if name.startswith("h.") and name != "h.0" and counts == before:

@@ -39,7 +39,7 @@ def first_to_learn(trunk: GPT2) -> int:
     first = [part for name, part in trunk.named_children() if name not in ("h", "ln_f")]
     parts = [nn.ModuleList(first), *trunk.h, trunk.ln_f]
     learns = [any(p.requires_grad for p in part.parameters()) for part in parts]
-    return max(0, [*learns, True].index(True) - 1)
+    return max(0, [*learns, True].index(True) - 1)  # the first part stands before block 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +86,14 @@ class Unkept:
         return (*self.part.read(ids, lengths), self.part.first), labels
 
 
-def pooled(model: Classifier) -> bool:
+def all_frozen(model: Classifier) -> bool:
     """Return whether all of the trunk is frozen, so that pooled vectors can be kept."""
     return first_to_learn(model.transformer) > len(model.transformer.h)
 
 
 def rows_of(model: Classifier, texts: Tokens) -> np.ndarray:  # (N,)
     """Return how many rows are kept of each text: one for each token, or its one pooled vector."""
-    return np.ones_like(texts.lengths) if pooled(model) else texts.lengths
+    return np.ones_like(texts.lengths) if all_frozen(model) else texts.lengths
 
 
 class FrozenPart:
@@ -107,7 +107,7 @@ class FrozenPart:
     def __init__(self, model: Classifier):
         self.first = first_to_learn(model.transformer)
         self.trunk = packed(model.transformer, self.first, model.dtype)
-        self.pooling = model.pooling if pooled(model) else None
+        self.pooling = model.pooling if all_frozen(model) else None
         self.device = model.score.weight.device
 
     @torch.no_grad()
@@ -143,13 +143,15 @@ def keep(
     about = about_states(model, texts, checkpoint)
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     shape = int(rows.sum()), model.score.in_features
-    dtype = STORED[torch.float32 if pooled(model) else model.dtype]
+    dtype = STORED[torch.float32 if all_frozen(model) else model.dtype]
     states = cache.load(key, shape, dtype)
     if not group.all_agree(states is not None):
         pieces = frozen_pass(model, texts, batches, group, quiet)
         if group.local_rank == 0:  # one process on each machine writes
             what = (
-                f"{model.pooling}-pooled vectors" if pooled(model) else f"states before block {k}"
+                f"{model.pooling}-pooled vectors"
+                if all_frozen(model)
+                else f"states before block {k}"
             )
             title = f"{what} of {len(texts)} texts, {checkpoint.name}, {about['dtype'][6:]}"
             states = cache.store(key, shape, dtype, about | {"title": title}, pieces)
@@ -185,7 +187,7 @@ def about_states(model: Classifier, texts: Tokens, checkpoint: Checkpoint) -> di
         "ids": ids.hexdigest(),
         "added": added.hexdigest(),
         "first": first_to_learn(model.transformer),
-        "pooling": model.pooling if pooled(model) else None,
+        "pooling": model.pooling if all_frozen(model) else None,
         "dtype": str(model.dtype),
         "device": model.score.weight.device.type,
     }

@@ -59,8 +59,11 @@ def read_head(checkpoint: Checkpoint) -> Head | None:
     return Head(score, labels, fields.get("problem_type"), append_end, max_length)
 
 
-def take_over(head, model: Classifier, args, labels) -> str:
-    """Go on from the head that a checkpoint brought, if it reads the same way; say what is done."""
+def take_over(head: Head, model: Classifier, args, labels: tuple[str, ...]) -> str:
+    """Go on from the head that a checkpoint brought, if it reads the same way; say what is done.
+
+    `args` are the flags of train.py, and `labels` those of the data, in the order of their classes.
+    """
     if {*head.labels} != {*labels}:
         return f"its head is for {first_few(head.labels)}: a new one is put on"
     if (args.pool, args.append_end) != ("last", head.append_end):

@@ -120,7 +120,7 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, x, past: Past | None = None, at=None):  # (B, T, C) -> (B, T, C)
+    def forward(self, x, past: Past | None = None, at=None):  # (B, T, C) -> (B, T or 1, C)
         x = x + self.attn(self.ln_1(x), past)
         if at is not None:  # (B,): from here on tokens have no part in each other
             x = x[torch.arange(len(x), device=x.device), at, None]  # (B, 1, C)
@@ -145,14 +145,16 @@ class GPT2(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
-    def forward(self, x, past: list[Past] | None = None, first=0, end: int | None = None, at=None):
+    def forward(
+        self, x, past: list[Past] | None = None, *, first=0, end: int | None = None, at=None
+    ):
         """Read token ids (B, T), after what `past` holds (one Past a block, grown in place).
 
         Block `first` is the first to run, block `end` the first that does not; ln_f counts as block
         n_layer. With `first` above 0, `x` holds what enters that block instead of ids: (B, T, C).
         If one token of each text is all that is wanted, `at` (B,) says which, counted from the end
-        of the batch: -1 is its last place. Then the last block's MLP is spared the others, and what
-        comes out of that block is (B, 1, C).
+        of the batch (-1 is its last place), since something may be put before the texts. Then the
+        last block's MLP is spared the others, and what comes out of that block is (B, 1, C).
         """
         if first == 0:
             start, x = len(past[0]) if past else 0, self.wte(x)

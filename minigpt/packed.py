@@ -13,7 +13,8 @@ from torch import nn
 
 from minigpt.model import GPT2, MLP, Linear
 
-onednn = torch.ops.mkldnn  # as TorchInductor uses it: torch/_inductor/mkldnn_ir.py
+onednn = torch.ops.mkldnn  # private, but what TorchInductor runs: torch/_inductor/mkldnn_ir.py
+OPERATIONS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
 
 
 class PackedLinear(nn.Module):
@@ -31,6 +32,7 @@ class PackedLinear(nn.Module):
 def can_pack(tensor) -> bool:
     """Return whether there are such kernels for a tensor's type and device: on x86 processors."""
     there = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    there = there and all(hasattr(onednn, name) for name in OPERATIONS)
     x86 = "AVX" in torch.backends.cpu.get_cpu_capability()
     fast = tensor.dtype == torch.float32 or onednn._is_mkldnn_bf16_supported()
     return there and x86 and fast and tensor.device.type == "cpu"

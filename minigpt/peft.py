@@ -94,11 +94,11 @@ class PromptedEmbedding(nn.Module):
 def without_prompt(trunk: GPT2, _, kwargs, hidden):
     """Drop the hidden states at the prompt, which no text has: a forward hook of the trunk.
 
-    They are not there where reading starts from kept states, at a block `first`, or where one
-    token of each text is all that is wanted; they are still needed where it stops at a block `end`.
+    They are not dropped halfway (`end`), not met again when reading goes on from there (`first`),
+    and not among the tokens that are wanted (`at`).
     """
-    whole = kwargs.get("end") is None and kwargs.get("at") is None
-    if kwargs.get("first") or not whole:
+    halfway = kwargs.get("first") or kwargs.get("end") is not None
+    if halfway or kwargs.get("at") is not None:
         return hidden
     return hidden[:, len(trunk.wte.prompt) :]
 

@@ -20,6 +20,7 @@ from minigpt.freeze import (
     table,
     train_mode,
 )
+from minigpt.peft import put_on
 from minigpt.weights import describe, load_trunk
 
 LAST = {"ln_f.weight", "ln_f.bias"}
@@ -124,6 +125,16 @@ def test_the_table_adds_up_and_says_who_learns():
     assert [sum(column[:-1]) for column in zip(*numbers, strict=True)] == numbers[-1]
     assert numbers[-1] == [count(model)["total"], count(model)["learning"]]
     assert numbers[-1][0] == sum(p.numel() for p in model.parameters())
+
+
+def test_what_was_put_on_has_a_line_of_its_own_in_the_table():
+    model = Classifier(random_trunk(), 2)
+    added = put_on(model.transformer, {"prompt": 5})
+    freeze(model, added)
+    lines = {line[:12].strip(): line[12:].split() for line in table(model, added).splitlines()[1:]}
+    assert [*lines] == ["embeddings", "h.0 - h.2", "ln_f", "put on", "score", "total"]
+    assert lines["embeddings"][1] == "frozen" and lines["put on"] == ["120", "120"]
+    assert lines["total"][0] == f"{count(model)['total']:,}"
 
 
 def test_a_policy_is_named_as_its_flags():

@@ -273,6 +273,8 @@ BAD_FLAGS = {
     "--prompt 64": "leave room for a text",
     "--prefix 60 --max-length 5": "it can be 1 to 4 tokens",
     "--prompt 63 --append-end": "no room is left for a text",
+    "--out=": "it is empty",
+    "--weights=": "it is empty",
     "--colour red": "unrecognized arguments",
     "--weights nowhere": "no such folder",
     "--data nowhere.tsv": "no such file",
