@@ -1,4 +1,4 @@
-"""How fast, against transformers: the same weights, texts and hyper-parameters, in one run.
+"""How fast, against transformers: the same weights, texts, epochs and batch sizes, in one run.
 
     python benchmarks/speed.py [--small] [--data D] [--texts N] [--times T] [--only ROW[,ROW]]
 

@@ -34,9 +34,7 @@ def parse(description: str):
     one("--prefix", type=int, metavar="N", help="N keys and values a block (Li & Liang 2021)")
     more = group.add_argument
     more("--in-last", type=int, metavar="N", help="LoRA or adapters in the last N blocks only")
-    more(
-        "--lora-on", metavar="GLOB[,GLOB]", help="layers by (ends of) their names; default: c_attn"
-    )
+    more("--lora-on", metavar="GLOB[,GLOB]", help="layers by name or its end; default: c_attn")
     more("--lora-alpha", type=above_zero, metavar="A", help="scales by A / R; default: 2 R")
     more("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="on its input; default: 0")
     more("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone, first")
@@ -49,9 +47,7 @@ def parse(description: str):
     add("--weight-decay", type=at_least(0.0), help="default: 1 for a frozen trunk, else 0.1")
     add("--warmup", type=at_least(0.0, 1.0), default=0.1, help="share of the steps")
     add("--clip", type=above_zero, default=1.0, help="the largest norm of the gradient")
-    add(
-        "--accumulate", type=at_least(1), default=1, help="gradient accumulation: batches to a step"
-    )
+    add("--accumulate", type=at_least(1), default=1, help="batches to a gradient step")
     add("--dropout", type=at_least(0.0, 1.0), help="of what learns; default: as config.json, 0.1")
     add("--max-length", type=at_least(1), help="tokens kept of a text; default: the context")
     add("--seed", type=at_least(0, 2**63), default=0)

@@ -148,11 +148,9 @@ def keep(
     if not group.all_agree(states is not None):
         pieces = frozen_pass(model, texts, batches, group, quiet)
         if group.local_rank == 0:  # one process on each machine writes
-            what = (
-                f"{model.pooling}-pooled vectors"
-                if all_frozen(model)
-                else f"states before block {k}"
-            )
+            what = f"{model.pooling}-pooled vectors"
+            if not all_frozen(model):
+                what = f"states before block {k}"
             title = f"{what} of {len(texts)} texts, {checkpoint.name}, {about['dtype'][6:]}"
             states = cache.store(key, shape, dtype, about | {"title": title}, pieces)
         else:

@@ -145,9 +145,7 @@ class GPT2(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
-    def forward(
-        self, x, past: list[Past] | None = None, *, first=0, end: int | None = None, at=None
-    ):
+    def forward(self, x, past: list[Past] | None = None, *, first=0, end=None, at=None):
         """Read token ids (B, T), after what `past` holds (one Past a block, grown in place).
 
         Block `first` is the first to run, block `end` the first that does not; ln_f counts as block

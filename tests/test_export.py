@@ -1,5 +1,6 @@
 """What others open gives the logits that we give: transformers, its pipeline, the peft library."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import torch
 from conftest import MERGES, files_of, random_trunk
 
 from minigpt import __main__ as commands
+from minigpt.export import repository_of
 from minigpt.frozen import FrozenPart
 from minigpt.runs import load_run
-from minigpt.weights import save_trunk
+from minigpt.weights import describe, save_trunk
 
 transformers = pytest.importorskip("transformers")
 
@@ -129,6 +131,14 @@ def test_the_lines_for_transformers_open_what_it_wrote(trained):
     made = {}
     exec(out.split("\n\n")[1], made)
     assert made["pipe"]("good")[0]["label"] in load_run(str(folder)).labels
+
+
+def test_a_base_is_named_so_that_others_find_it(checkpoint):
+    """On the Hub where it is from there: a folder of this machine opens on no other."""
+    here = describe(str(checkpoint), checkpoint)
+    assert repository_of(here) == str(checkpoint)
+    for name, repository in (("gpt2", "openai-community/gpt2"), ("some/one", "some/one")):
+        assert repository_of(dataclasses.replace(here, name=name)) == repository
 
 
 @pytest.fixture

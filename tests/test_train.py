@@ -247,6 +247,21 @@ def test_generate_with_damaged_weights_says_so_in_one_line(run, checkpoint):
         assert (status, out) == (2, "") and err.count("\n") == 1 and "damaged weights" in err
 
 
+def test_what_learns_decides_the_default_learning_rate(run, checkpoint, texts):
+    """The same tensors, however they are named, get the same one; with n_embd 24 here."""
+    rates = {}
+    for i, flags in enumerate(("norms", "*ln_?.*", "bitfit", "h.2.*", "lora", "freeze")):
+        how = {"lora": ["--lora", "2"], "freeze": ["--freeze-trunk"]}
+        given = how.get(flags, ["--train-only", flags])
+        status, _, err = run(
+            "train", "--weights", checkpoint, "--data", texts, "--out", i, "--epochs", "1", *given
+        )
+        assert status == 0, err
+        rates[flags] = json.loads(Path(str(i), "run.json").read_text())["recipe"]["lr"]
+    assert rates["norms"] == rates["*ln_?.*"] == rates["bitfit"] == 1.3 / 24
+    assert rates["lora"] == 0.5 / 24 and rates["freeze"] == 4e-3 and rates["h.2.*"] == 1e-3
+
+
 BAD_FLAGS = {
     "--freeze-trunk --train-last 2": "not allowed with",
     "--freeze-trunk --train-only h.*": "not allowed with",
