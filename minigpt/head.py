@@ -35,7 +35,13 @@ def read_head(checkpoint: Checkpoint) -> Head | None:
             score = file.get_tensor("score.weight").float()
         about = checkpoint.folder / "tokenizer_config.json"
         longest = json.loads(about.read_bytes()).get("model_max_length") if about.exists() else None
-    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        ValueError,
+        RecursionError,
+        AttributeError,
+    ) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
     own = fields.get("minigpt") or {}
     try:

@@ -414,3 +414,14 @@ def test_the_package_imports_nothing_heavy_that_the_main_job_does_not_need():
                 names = [node.module]
             heavy = ("transformers", "peft", "sklearn")
             assert not any(name.startswith(heavy) for name in names), (path, names)
+
+
+def test_nothing_is_unpickled_and_no_code_comes_from_a_file():
+    """Weights are safetensors, the rest is JSON and text: what a file holds is never run."""
+    for path in [ROOT / "train.py", *(ROOT / "minigpt").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            words = {ast.unparse(node.func)} if isinstance(node, ast.Call) else set()
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                words = {alias.name for alias in node.names} | {getattr(node, "module", "")}
+            bad = {"eval", "exec", "compile", "pickle", "dill", "yaml", "marshal", "torch.load"}
+            assert not words & (bad | {"torch.jit.load"}), (path, words)
