@@ -197,7 +197,6 @@ def test_training_goes_on_from_the_head_of_such_a_folder(foreign, run, texts, tm
     "flags, more, said",
     [
         (["--freeze-trunk", "--pool", "mean"], [], "pools 'mean'"),
-        (["--adapter", "2"], [], "has adapters"),
         (["--adapter", "2"], ["--as", "peft"], "has adapters"),
         (["--prompt", "2"], [], "say --as peft"),
         (["--freeze-trunk"], ["--as", "peft"], "nothing for peft"),
