@@ -2,8 +2,7 @@
 
 import json
 import os
-import re
-import signal
+import socket
 import subprocess
 import sys
 import time
@@ -70,25 +69,32 @@ def test_more_processes_than_texts_are_refused(checkpoint, tmp_path):
 
 
 def test_when_a_process_dies_the_others_end_and_say_so(checkpoint, texts, tmp_path):
-    flags = ["--weights", checkpoint, "--data", texts, "--epochs", "10000"]
-    run = start(2, *flags, "--out", tmp_path / "run")
+    """Started by hand, as torchrun would: it may end the others before they can speak."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = ["--weights", checkpoint, "--data", texts, "--epochs", 10000, "--out", tmp_path / "run"]
+    command = [sys.executable, ROOT / "train.py", *flags]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
+    common["PYTHONUNBUFFERED"] = "1"
+    processes = []
+    for rank in ("0", "1"):
+        own = common | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        env = os.environ | own
+        processes.append(subprocess.Popen([*map(str, command)], env=env, **streams))
     try:
-        workers, deadline = [], time.monotonic() + 60
-        while len(workers) < 2 and time.monotonic() < deadline:
-            time.sleep(0.5)
-            listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True)
-            rows = re.findall(r"(\d+)\s+(\d+)", listed.stdout)
-            workers = [int(pid) for pid, parent in rows if int(parent) == run.pid]
-        while "that learn" not in run.stdout.readline():  # the table: training is about to begin
-            assert run.poll() is None
+        while "that learn" not in processes[0].stdout.readline():  # training is about to begin
+            assert processes[0].poll() is None
         time.sleep(2)
-        os.kill(workers[1], signal.SIGKILL)
-        out, _ = run.communicate(timeout=60)
-        assert run.returncode != 0
+        processes[1].kill()
+        out, _ = processes[0].communicate(timeout=60)
+        assert processes[0].returncode == 2
         assert "error: another process of this run has ended" in out
     finally:
-        if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
+        for process in processes:
+            process.kill()
+            process.communicate()
     assert not (tmp_path / "run").exists()
 
 
