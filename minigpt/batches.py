@@ -79,7 +79,7 @@ def shuffled_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> l
 
 
 # How many tokens are read at once: as many as keep a device busy, and on a CPU few enough that the
-# hidden states of a block stay in its cache (3,072 at once are a third slower than 512 there)
+# hidden states of a block stay in its cache
 AT_ONCE = {"cpu": 512, "cuda": 3072, "mps": 3072}
 
 

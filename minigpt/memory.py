@@ -11,8 +11,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt(3)
 def reuse_memory() -> None:
     """Use freed memory again instead of giving it back at once (with glibc; nothing elsewhere).
 
-    Every training step asks for the same few hundred megabytes. Fresh pages from the system, zeroed
-    each time, cost a tenth of a step of full fine-tuning on a CPU.
+    Every training step asks for the same few hundred megabytes, and the system zeroes fresh pages.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         libc = ctypes.CDLL(None)
