@@ -1,0 +1,58 @@
+"""Where the time of a trunk pass goes, at the 124M shape: python benchmarks/pass_profile.py
+
+Random weights, 16 texts of 32 tokens: as many tokens as are read at once on a CPU. First the rate
+of each product of a block, as the files have the weights, laid out beforehand, and with GELU in it;
+then the operations of a pass (torch.profiler).
+"""
+
+import statistics
+import time
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from minigpt.config import GPT2Config
+from minigpt.model import GPT2, initialize
+from minigpt.packed import PackedLinear, packed
+
+
+def rate(product, operations: int) -> float:
+    """Return billions of operations a second: the median of 15 times, after one for warming up."""
+    seconds = []
+    for _ in range(16):
+        start = time.perf_counter()
+        product()
+        seconds.append(time.perf_counter() - start)
+    return operations / statistics.median(seconds[1:]) / 1e9
+
+
+@torch.no_grad()
+def main():
+    trunk = initialize(GPT2(GPT2Config())).eval()
+    block, ids = trunk.h[0], torch.randint(50257, (16, 32))
+    print(f"{'GFLOP/s, float32':20}{'plain':>8}{'packed':>8}{'with GELU':>11}")
+    for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
+        linear = block.get_submodule(name)
+        x = torch.randn(ids.numel(), len(linear.weight))
+        ways = [linear]
+        ways += [PackedLinear(linear.weight.T, linear.bias, gelu) for gelu in (False, True)]
+        rates = [
+            rate(lambda way=way, x=x: way(x), 2 * len(x) * linear.weight.numel()) for way in ways
+        ]
+        print(f"{name:20}{rates[0]:8.0f}{rates[1]:8.0f}{rates[2]:11.0f}")
+    start = time.perf_counter()
+    ours = packed(trunk, len(trunk.h) + 1)
+    print(f"packing all of it: {time.perf_counter() - start:.2f} s")
+    for name, model in (("plain", trunk), ("packed", ours)):
+        model(ids)
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            for _ in range(8):
+                model(ids)
+        rows = sorted(found.key_averages(), key=lambda row: -row.self_cpu_time_total)
+        total = sum(row.self_cpu_time_total for row in rows)
+        shares = [f"{row.key} {row.self_cpu_time_total / total:.1%}" for row in rows[:6]]
+        print(f"{name} pass, {total / 8e3:.0f} ms: {', '.join(shares)}")
+
+
+if __name__ == "__main__":
+    main()
