@@ -34,7 +34,7 @@ from minigpt.frozen import FrozenPart, keep
 from minigpt.generate import generate_ids
 from minigpt.memory import peak_memory, reuse_memory
 from minigpt.model import GPT2, initialize
-from minigpt.packed import PackedLinear, can_pack
+from minigpt.packed import PackedLinear, can_pack, packed_to_generate
 from minigpt.probe import HEAD, fit_head
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, find_checkpoint, load_trunk, save_trunk
@@ -86,7 +86,8 @@ def ours(row: str, folder: Path):
     if kind == "generate":
         model, _ = opened({})
         how = {"tokens": 256, "temperature": 0}
-        return lambda: list(generate_ids(model.transformer, train.ids[0].tolist(), **how))
+        trunk, ids = model.transformer, train.ids[0].tolist()
+        return lambda: list(generate_ids(packed_to_generate(trunk), ids, **how))
 
     def training():
         reuse_memory()

@@ -15,6 +15,7 @@ from minigpt.fit import evaluate
 from minigpt.flags import DEVICES, at_least, device_of
 from minigpt.frozen import FrozenPart
 from minigpt.generate import generate_text
+from minigpt.packed import packed_to_generate
 from minigpt.readers import Example
 from minigpt.runs import Run, load_run
 from minigpt.tokenizer import load_tokenizer
@@ -85,7 +86,7 @@ def generate(argv: list[str]) -> None:
     args = parser.parse_intermixed_args(argv)
     checkpoint = find_checkpoint(args.weights)
     tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
-    trunk = load_trunk(checkpoint)
+    trunk = packed_to_generate(load_trunk(checkpoint))
     how = {name: getattr(args, name) for name in ("tokens", "temperature", "top_k", "seed")}
     pieces = generate_text(trunk, tokenizer, args.prompt, **how)
     print(args.prompt, end=next(pieces), flush=True)  # nothing is said if the first piece fails

@@ -8,7 +8,6 @@ import torch
 
 from minigpt.errors import InputError
 from minigpt.model import GPT2, Past
-from minigpt.packed import output_matrix, packed
 
 
 @torch.no_grad()
@@ -28,8 +27,7 @@ def generate_ids(
     later half is read again from position 0, so that there is room to go on. `vocabulary` is the
     number of tokens there are, for a `wte` with more rows than that (some are rounded up).
     """
-    device, next_token_logits = trunk.wte.weight.device, output_matrix(trunk)
-    trunk = packed(trunk, len(trunk.h) + 1)
+    device = trunk.wte.weight.device
     generator = torch.Generator().manual_seed(seed)
     context = trunk.config.n_positions
     ids = ids[-context:]
@@ -40,7 +38,7 @@ def generate_ids(
             past = [Past() for _ in trunk.h]
             unread = ids = ids[-max(1, context // 2) :]
         hidden = trunk(torch.tensor([unread], device=device), past)
-        logits = next_token_logits(hidden[0, -1]).cpu().double()[:vocabulary]  # (V,)
+        logits = trunk.next_token_logits(hidden[0, -1]).cpu().double()[:vocabulary]  # (V,)
         if not logits.isfinite().all():
             raise InputError("the next token's scores are no numbers: damaged weights?")
         if temperature == 0:

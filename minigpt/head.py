@@ -11,6 +11,7 @@ from minigpt.errors import InputError, first_few
 from minigpt.weights import Checkpoint
 
 # K classes, C channels
+UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, RecursionError, AttributeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +36,7 @@ def read_head(checkpoint: Checkpoint) -> Head | None:
             score = file.get_tensor("score.weight").float()
         about = checkpoint.folder / "tokenizer_config.json"
         longest = json.loads(about.read_bytes()).get("model_max_length") if about.exists() else None
-    except (
-        safetensors.SafetensorError,
-        OSError,
-        ValueError,
-        RecursionError,
-        AttributeError,
-    ) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
     own = fields.get("minigpt") or {}
     try:

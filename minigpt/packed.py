@@ -38,13 +38,6 @@ def can_pack(tensor) -> bool:
     return there and x86 and fast and tensor.device.type == "cpu"
 
 
-def output_matrix(trunk: GPT2):
-    """Return `trunk.next_token_logits`, packed where that can be."""
-    if can_pack(trunk.wte.weight):
-        return PackedLinear(trunk.wte.weight)
-    return trunk.next_token_logits
-
-
 def packed(trunk: GPT2, end: int, dtype=torch.float32) -> GPT2:
     """Return a copy that reads up to block `end` (as in `GPT2.forward`), in `dtype`, in eval mode.
 
@@ -60,6 +53,14 @@ def packed(trunk: GPT2, end: int, dtype=torch.float32) -> GPT2:
         for block in trunk.h[:end]:
             pack_in(block)
     return trunk
+
+
+def packed_to_generate(trunk: GPT2) -> GPT2:
+    """Return a packed copy of a trunk, output matrix included: each token reads all of it."""
+    copied = packed(trunk, len(trunk.h) + 1)
+    if can_pack(trunk.wte.weight):
+        copied.next_token_logits = PackedLinear(trunk.wte.weight).forward
+    return copied
 
 
 def pack_in(module: nn.Module) -> None:

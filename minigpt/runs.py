@@ -200,7 +200,7 @@ def load_foreign(folder: str, device: str) -> Run:
     if len(head.labels) < 2 or head.problem not in (None, "single_label_classification"):
         raise InputError(f"{folder} is no choice among classes, but {head.problem or 'one score'}")
     model = Classifier(load_trunk(checkpoint), len(head.labels))
-    model.score.weight.data = head.score
+    model.score.load_state_dict({"weight": head.score})
     freeze(model, set())
     tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
     recipe = {"append_end": head.append_end, "max_length": head.max_length}

@@ -20,6 +20,12 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"  # beside the checkout; not part of the project
 
 MERGES = ["Ġ t", "h e", "i n", "Ġt he", "o o", "g oo", "goo d", "Ġ good", "b a", "ba d", "Ġ bad"]
+LORA = {
+    "lora": 3,
+    "lora_on": "c_attn",
+    "lora_alpha": 12.0,
+    "lora_dropout": 0.0,
+}  # flags
 SMALL = GPT2Config(vocab_size=256 + len(MERGES) + 1, n_positions=64, n_embd=24, n_layer=3, n_head=2)
 
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import random_trunk, without_key_bias
+from conftest import LORA, random_trunk, without_key_bias
 from test_freeze import POLICIES, some_texts
 
 from minigpt import frozen
@@ -20,7 +20,6 @@ from minigpt.peft import put_on
 from minigpt.probe import HEAD, fit_head
 from minigpt.weights import describe, load_trunk, save_trunk
 
-LORA = {"lora": 2, "lora_on": "c_attn", "lora_alpha": 4.0, "lora_dropout": 0.0}
 RECIPE = Recipe(2, 8, 1e-2, 0.1, 0.1, 1.0, 1, seed=0)
 FIRST = [4, 2, 0, 0, 0, 0]  # what the policies of test_freeze leave to be computed once, in order
 

@@ -116,19 +116,19 @@ def test_samples_are_as_frequent_as_the_model_says():
     with torch.no_grad():
         hidden = trunk(torch.tensor([[1, 2]]))[0, -1]
         expected = (trunk.next_token_logits(hidden) / 0.7).softmax(0)
-    draws = [next(generate_ids(trunk, [1, 2], 1, 0.7, seed=s)) for s in range(800)]
+    draws = [next(generate_ids(trunk, [1, 2], 1, 0.7, seed=s)) for s in range(2000)]
     frequency = torch.bincount(torch.tensor(draws), minlength=6) / len(draws)
     assert (frequency - expected).abs().max() < 0.05
 
 
-def test_a_character_spread_over_tokens_comes_out_whole(checkpoint, monkeypatch):
+def test_a_character_spread_over_tokens_comes_out_whole(checkpoint):
     tokenizer = load_tokenizer(checkpoint, 268)
     smile = tokenizer.encode_ordinary("😀 é")
     assert len(smile) > 4
     said = iter([*smile, tokenizer.eot_token])
-    says = lambda trunk: lambda hidden: torch.eye(268)[next(said)]  # noqa: E731
-    monkeypatch.setattr("minigpt.generate.output_matrix", says)  # a model that says just it
-    assert "".join(generate_text(random_trunk(), tokenizer, "", tokens=20, temperature=0)) == "😀 é"
+    trunk = random_trunk()
+    trunk.next_token_logits = lambda hidden: torch.eye(268)[next(said)]  # a model that says just it
+    assert "".join(generate_text(trunk, tokenizer, "", tokens=20, temperature=0)) == "😀 é"
 
 
 def test_a_trunk_starts_as_gpt2_did():

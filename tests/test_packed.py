@@ -8,7 +8,7 @@ from conftest import random_trunk
 
 from minigpt import packed as room
 from minigpt.model import attention
-from minigpt.packed import PackedLinear, can_pack, output_matrix, packed
+from minigpt.packed import PackedLinear, can_pack, packed, packed_to_generate
 
 ALL = 4  # blocks 0 to 2, and ln_f, which counts as block 3
 
@@ -48,7 +48,10 @@ def test_in_bfloat16_it_is_as_near_as_bfloat16_comes(kernels):
 def test_the_next_tokens_logits_are_the_same(kernels):
     trunk, hidden = random_trunk(), torch.randn(5, 24)
     expected = trunk.next_token_logits(hidden)
-    torch.testing.assert_close(output_matrix(trunk)(hidden), expected, rtol=0, atol=1e-5)
+    ours = packed_to_generate(trunk)
+    torch.testing.assert_close(ours.next_token_logits(hidden), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(some_ids()), trunk(some_ids()), rtol=0, atol=1e-5)
+    assert "next_token_logits" in vars(ours) and "next_token_logits" not in vars(trunk)
 
 
 def test_the_trunk_itself_stays_as_it_is_and_goes_on_learning(kernels):

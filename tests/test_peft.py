@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_trunk
+from conftest import LORA, random_trunk
 from test_freeze import some_texts
 from test_model import oracle_of
 
@@ -19,7 +19,6 @@ from minigpt.runs import Run, load_run, save_run
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, load_trunk
 
-LORA = {"lora": 3, "lora_on": "c_attn", "lora_alpha": 12.0, "lora_dropout": 0.0}
 METHODS = [
     LORA,
     LORA | {"lora_on": "c_attn,mlp.c_*", "in_last": 2},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, files_of
+from conftest import LORA, ROOT, files_of
 from safetensors.torch import load_file, save_file
 
 import train
@@ -341,7 +341,6 @@ def test_a_run_that_cannot_be_trusted_is_refused_in_one_line(message, run, train
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
 
 
-LORA = {"lora": 2, "lora_on": "c_attn", "lora_alpha": 4.0, "lora_dropout": 0.0}
 BAD_RECIPES = [
     ({"lora": "3"}, "is damaged"),
     ({"lora": True}, "is damaged"),
