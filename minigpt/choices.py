@@ -6,7 +6,7 @@ import shutil
 from minigpt.classifier import POOLINGS
 from minigpt.errors import InputError, Parser
 from minigpt.flags import DEVICES, DTYPES, above_zero, at_least, named
-from minigpt.peft import length_of, method_of
+from minigpt.peft import method_of, room_for_text
 from minigpt.probe import HEAD
 from minigpt.weights import Checkpoint
 
@@ -94,10 +94,10 @@ def settle(args, checkpoint: Checkpoint, vectors: bool, texts: int) -> None:
     for name, value in zip(("epochs", "lr", "weight_decay"), usual, strict=True):
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.max_length = args.max_length or config.n_positions - length_of(vars(args))
-    least, most = 1 + args.append_end, config.n_positions - length_of(vars(args))
+    least, most = room_for_text(config, vars(args))
     if most < least:
         raise InputError(f"no room is left for a text in a context of {config.n_positions} tokens")
+    args.max_length = args.max_length or most
     if not least <= args.max_length <= most:
         raise InputError(f"--max-length {args.max_length}: it can be {least} to {most} tokens here")
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from minigpt.config import GPT2Config
 from minigpt.errors import InputError
 from minigpt.model import GPT2, Linear, Past
 
@@ -141,9 +142,13 @@ def method_of(flags: dict) -> str | None:
     return next((name for name in METHODS if flags.get(name) is not None), None)
 
 
-def length_of(flags: dict) -> int:
-    """Return how many tokens' room is taken from the context."""
-    return flags.get("prompt") or flags.get("prefix") or 0
+def room_for_text(config: GPT2Config, flags: dict) -> tuple[int, int]:
+    """Return the fewest and the most tokens a text can be cut to, its end token included.
+
+    A prompt or a prefix takes its room from the context.
+    """
+    taken = flags.get("prompt") or flags.get("prefix") or 0
+    return 1 + flags["append_end"], config.n_positions - taken
 
 
 def put_on(trunk: GPT2, flags: dict) -> set[str]:

@@ -25,7 +25,7 @@ from minigpt.classifier import POOLINGS, Classifier
 from minigpt.errors import InputError, first_few
 from minigpt.freeze import freeze
 from minigpt.head import read_head
-from minigpt.peft import METHODS, length_of, put_on
+from minigpt.peft import METHODS, put_on, room_for_text
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk
 
@@ -179,7 +179,7 @@ def load_run(folder: str, device: str = "cpu") -> Run:
             wrong.add(name)
     if wrong:
         raise InputError(f"{path} does not fit: {first_few(sorted(wrong))}")
-    least, most = 1 + recipe["append_end"], checkpoint.config.n_positions - length_of(recipe)
+    least, most = room_for_text(checkpoint.config, recipe)
     if not least <= recipe["max_length"] <= most:
         raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
     # Nothing learns any more; but in bfloat16, what did is computed more finely than the rest
