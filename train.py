@@ -5,11 +5,12 @@ text -> ids -> hidden states -> one pooled vector -> logits -> loss.
 """
 
 import dataclasses
+from pathlib import Path
 
 import torch
 
-from minigpt.batches import tokenize
-from minigpt.choices import parse, policy_name, settle
+from minigpt.batches import sha256_of, tokenize
+from minigpt.choices import parse, policy_name, run_name, settle
 from minigpt.classifier import Classifier
 from minigpt.data import load_dataset
 from minigpt.distributed import Group, joined
@@ -19,6 +20,7 @@ from minigpt.flags import device_of, dtype_of
 from minigpt.freeze import count, freeze, frozen_unchanged, names_to_learn, table
 from minigpt.frozen import keep
 from minigpt.head import read_head, take_over
+from minigpt.journal import Journal, state_of
 from minigpt.memory import peak_memory, reuse_memory
 from minigpt.metrics import summarize
 from minigpt.peft import put_on
@@ -42,9 +44,11 @@ def main():
 
 
 def job(args, clock: Clock, group: Group):
-    """Load, freeze, train, test, save, in this order."""
+    """Load, freeze, train, test, save, in this order; or, with --resume, go on where it stopped."""
     torch.manual_seed(args.seed)
-    out = check_out(args.out) if group.rank == 0 else None
+    resume = vars(args).pop("resume")
+    if group.rank == 0 and not resume:
+        check_out(args.out)
     say = (lambda *_: None) if args.quiet else print
 
     # The trunk, as pre-training left it; the texts; who learns; a head for the labels
@@ -83,61 +87,69 @@ def job(args, clock: Clock, group: Group):
     say(f"\n{table(model, added)}\n")
     clock.lap("load")
 
-    # What does not learn is computed once; then comes the loop
-    history = []
-    torch.manual_seed(args.seed + group.rank)  # each process drops out other numbers
-    if args.freeze_trunk or args.warm_head:
-        freeze(model, set())
-        vectors = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
-        clock.lap("frozen")
-        recipe = recipe_of(vars(args))
-        if args.warm_head:  # --epochs, --lr and --weight-decay are for what comes after
-            own = {"lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
-            recipe = dataclasses.replace(recipe, epochs=args.warm_head, **own)
-        kept, lines = fit_head(model, *vectors, recipe, group, args.quiet)
-        history += [{"phase": "head"} | line for line in lines]
-        freeze(model, learn)
-        clock.lap("fit")
-    if not args.freeze_trunk:
-        states = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
-        clock.lap("frozen")
-        kept, lines = fit(model, *states, recipe_of(vars(args)), group, args.quiet)
-        history += [{"phase": "trunk"} | line for line in lines]
-        clock.lap("fit")
-
-    # The test set, once; and the proof that what was frozen is what was loaded
-    logits = evaluate(model, keep(model, test, checkpoint, group, args.quiet), group)
-    if not logits.isfinite().all():
-        raise InputError("some test texts get scores that are no numbers: damaged weights?")
-    figures = summarize(logits, dataset.test, dataset.labels)
-    clock.lap("test")
-    unchanged = frozen_unchanged(model, checkpoint)
-
-    counts = count(model)
-    metrics = {
-        "weights": {
-            "name": checkpoint.name,
-            "sha256": checkpoint.sha256,
-            "parameters": sum(p.numel() for n, p in trunk.named_parameters() if n not in added),
-        },
-        "data": {
-            "name": dataset.name,
-            "labels": dataset.labels,
-            "train": len(train),
-            "dev": len(dev),
-            "test": len(test),
-            "truncated": truncated,
-        },
-        "freezing": {"policy": policy_name(args), **counts, "frozen_unchanged": unchanged},
-        "recipe": vars(args),
-        "dev": {"accuracy": kept["dev_accuracy"]},
-        "test": figures,
-        "seconds": clock.seconds(),
-        "peak_memory_bytes": peak_memory(),
+    # A journal is kept of what follows, so that a run that was stopped goes on where it was
+    about = {
+        "flags": dict(vars(args)),
+        "weights": checkpoint.sha256,
+        "texts": sha256_of(dataset.labels, train, dev, test),
+        "processes": group.size,
     }
-    if group.rank == 0:
-        folder = save_run(out, model, metrics, history)
-        print(report(metrics, folder))
+    found = state_of(Path(resume), about, clock) if resume else None
+    folder = Path(resume or args.out or run_name(args, checkpoint.name, dataset.name))
+    numbered = args.out is None
+    torch.manual_seed(args.seed + group.rank)  # each process drops out other numbers
+    with Journal(folder, numbered, about, args.save_every, group, clock, found) as journal:
+        # What does not learn is computed once; then comes the loop
+        if args.freeze_trunk or (args.warm_head and not journal.is_past("head")):
+            freeze(model, set())
+            vectors = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
+            clock.lap("frozen")
+            recipe = recipe_of(vars(args))
+            if args.warm_head:  # --epochs, --lr and --weight-decay are for what comes after
+                own = {"lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
+                recipe = dataclasses.replace(recipe, epochs=args.warm_head, **own)
+            kept, _ = fit_head(model, *vectors, recipe, group, args.quiet, journal)
+            freeze(model, learn)
+            clock.lap("fit")
+        if not args.freeze_trunk:
+            states = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
+            clock.lap("frozen")
+            kept, _ = fit(model, *states, recipe_of(vars(args)), group, args.quiet, journal)
+            clock.lap("fit")
+
+        # The test set, once; and the proof that what was frozen is what was loaded
+        logits = evaluate(model, keep(model, test, checkpoint, group, args.quiet), group)
+        if not logits.isfinite().all():
+            raise InputError("some test texts get scores that are no numbers: damaged weights?")
+        figures = summarize(logits, dataset.test, dataset.labels)
+        clock.lap("test")
+        unchanged = frozen_unchanged(model, checkpoint)
+
+        counts = count(model)
+        metrics = {
+            "weights": {
+                "name": checkpoint.name,
+                "sha256": checkpoint.sha256,
+                "parameters": sum(p.numel() for n, p in trunk.named_parameters() if n not in added),
+            },
+            "data": {
+                "name": dataset.name,
+                "labels": dataset.labels,
+                "train": len(train),
+                "dev": len(dev),
+                "test": len(test),
+                "truncated": truncated,
+            },
+            "freezing": {"policy": policy_name(args), **counts, "frozen_unchanged": unchanged},
+            "recipe": vars(args),
+            "dev": {"accuracy": kept["dev_accuracy"]},
+            "test": figures,
+            "seconds": clock.seconds(),
+            "peak_memory_bytes": peak_memory(),
+        }
+        if group.rank == 0:
+            save_run(journal.folder, model, metrics)
+            print(report(metrics, journal.folder))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Examples -> token ids -> right-padded batches. Knows nothing of files or models."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import tiktoken
@@ -32,6 +33,13 @@ class Tokens:
         """What each text takes of a batch: one row for each of its tokens."""
         return self.lengths
 
+    def sha256(self) -> str:
+        """Return a hash of the ids alone, which stand for texts, tokenizer and limits in one."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.lengths))
+        for text in self.ids:
+            digest.update(text)
+        return digest.hexdigest()
+
     def batch(self, rows: np.ndarray):  # -> ((B, T), (B,)), (B,)
         """Return (ids, lengths), labels: ids padded on the right, where no real token looks."""
         ids = [torch.from_numpy(self.ids[i]) for i in rows]
@@ -60,6 +68,12 @@ def tokenize(
         truncated += len(ids) > room
         rows.append(np.array(ids[:room] + end or [tokenizer.eot_token], dtype=np.int64))
     return Tokens(rows, torch.tensor([labels.index(e.label) for e in examples]), truncated)
+
+
+def sha256_of(labels: tuple[str, ...], *splits: Tokens) -> str:
+    """Return a hash of data as a model reads it: names of the classes, ids, and classes."""
+    parts = [(texts.sha256(), texts.labels.tolist()) for texts in splits]
+    return hashlib.sha256(repr((labels, parts)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def shuffled_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.ndarray]:

@@ -1,11 +1,15 @@
 """The flags of train.py, and what suits where they are left out."""
 
+import contextlib
 import os
+import re
 import shutil
+from pathlib import Path
 
 from minigpt.classifier import POOLINGS
 from minigpt.errors import InputError, Parser
 from minigpt.flags import DEVICES, DTYPES, above_zero, at_least, named
+from minigpt.journal import STATE, read_about
 from minigpt.peft import method_of, room_for_text
 from minigpt.probe import HEAD
 from minigpt.weights import Checkpoint
@@ -55,8 +59,12 @@ def parse(description: str):
     add("--dtype", default="auto", choices=DTYPES, help="of the trunk; auto: bfloat16 on GPUs")
     add("--compile", action="store_true", help="compile the blocks: for long runs")
     add("--out", type=named, help="folder for the run (default: runs/NAME, made from the choices)")
+    add("--save-every", type=at_least(0.0), default=60.0, metavar="S", help="seconds; default: 60")
+    add("--resume", type=named, metavar="RUN", help="go on with a run that was stopped")
     add("--quiet", action="store_true", help="print the last table only")
     args = parser.parse_args()
+    if args.resume:
+        args = flags_of_run(parser, args)
     if args.compile and not shutil.which(os.environ.get("CXX", "c++")):
         raise InputError("--compile needs a C++ compiler, and there is none here; leave it out")
     if args.freeze_trunk and args.warm_head:
@@ -73,6 +81,32 @@ def parse(description: str):
     return args
 
 
+def flags_of_run(parser: Parser, args):
+    """Return the flags that a run was started with, read as if they had been typed again."""
+    folder = Path(args.resume)
+    flags = read_about(folder)["flags"]
+    own = ("resume", "quiet", "save_every")
+    if any(getattr(args, name) != parser.get_default(name) for name in vars(args).keys() - {*own}):
+        raise InputError(
+            "--resume RUN has the flags of RUN; give none but --save-every and --quiet"
+        )
+    typed = [f"--resume={folder}"]
+    for name, value in flags.items():
+        if value is not None and value is not False:
+            flag = f"--{name.replace('_', '-')}"
+            typed.append(flag if value is True else f"{flag}={value}")
+    again = None
+    if flags.keys() | {"resume"} == vars(args).keys():
+        with contextlib.suppress(InputError):
+            again = parser.parse_args(typed)
+    if again is None or vars(again) != flags | {"resume": args.resume}:
+        raise InputError(f"{folder / STATE} has flags that train.py has not; start the run again")
+    again.quiet = args.quiet
+    if args.save_every != parser.get_default("save_every"):
+        again.save_every = args.save_every
+    return again
+
+
 # Learning rate times n_embd, for what is small or new: found on mirrored's dev split, with tiny
 RATES = {"lora": 0.5, "adapter": 0.8, "prompt": 2.5, "prefix": 8.0, "vectors": 1.3}
 
@@ -85,6 +119,8 @@ def settle(args, checkpoint: Checkpoint, vectors: bool, texts: int) -> None:
     """
     config = checkpoint.config
     args.weights = checkpoint.name
+    if Path(args.data).exists():  # so that the run can be resumed from another folder
+        args.data = str(Path(args.data).resolve())
     if args.freeze_trunk:
         usual = HEAD.epochs, HEAD.lr, HEAD.weight_decay
     else:
@@ -114,3 +150,10 @@ def policy_name(args) -> str:
     if args.train_last is not None:
         return f"{first}train-last {args.train_last}"
     return first + (f"train-only {args.train_only}" if args.train_only else "everything")
+
+
+def run_name(args, weights: str, data: str) -> Path:
+    """Return where a run goes for which no --out is given: in runs/, named after the choices."""
+    names = [Path(weights).name, Path(data).stem, policy_name(args), args.pool]
+    names.append("end" * args.append_end)
+    return Path("runs", re.sub(r"[^a-zA-Z0-9_.]+", "-", "-".join(filter(None, names)))[:100])

@@ -3,11 +3,24 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
 
 
 class InputError(ValueError):
     """Bad input. The message says what is wrong, where, and what to do."""
+
+
+# What reading a value out of somebody's JSON may raise, where it is not as it should be
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked for the end, and what was to be saved is saved. The message may be empty."""
+
+    def __init__(self, number: int, message: str = ""):
+        super().__init__(message)
+        self.number = number
 
 
 def first_few(names) -> str:
@@ -28,7 +41,15 @@ class Parser(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def errors_for_people():
-    """End the program as the README promises: status 2 for bad input, 130 when interrupted."""
+    """End the program as the README promises: status 2 for bad input, 130 when interrupted.
+
+    SIGTERM ends it as Ctrl-C does, cleaning up on the way, with status 143.
+    """
+
+    def stop(number, _):
+        raise Stopped(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # a text may hold what has no sign there
     try:
@@ -47,10 +68,13 @@ def errors_for_people():
         message = "not enough memory; try a smaller --batch-size with --accumulate, or --max-length"
     except OSError as error:
         message = f"{error.filename or 'standard input or output'}: {error.strerror or error}"
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        if int(os.environ.get("RANK", 0)) == 0:  # of several processes, the first speaks
+            print(f"\n{str(error) or 'interrupted'}", file=sys.stderr)
+        sys.exit(128 + getattr(error, "number", signal.SIGINT))
     else:
         return
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from minigpt.errors import InputError
+from minigpt.files import write_folder
 from minigpt.peft import merge, method_of
-from minigpt.runs import Run, check_out, load_run, write_folder
+from minigpt.runs import Run, check_out, load_run
 from minigpt.tokenizer import END_OF_TEXT, read_vocabulary
 from minigpt.weights import OFFICIAL, Checkpoint
 

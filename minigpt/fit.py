@@ -1,7 +1,8 @@
 """The training loop by hand, the learning rate's schedule, and evaluation.
 
 Knows nothing of files, freezing policies or text: it is given a model whose parameters either
-require a gradient or do not, and sets of examples that serve batches (`Tokens` or `Kept`).
+require a gradient or do not, sets of examples that serve batches (`Tokens` or `Kept`), and a
+journal to write down how far it has come.
 """
 
 import dataclasses
@@ -18,6 +19,8 @@ from minigpt.batches import AT_ONCE, shuffled_batches, token_batches
 from minigpt.distributed import ALONE, Group
 from minigpt.errors import InputError
 from minigpt.freeze import train_mode
+from minigpt.journal import Journal
+from minigpt.state import learning_of, restore, snapshot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +85,11 @@ def evaluate(model: nn.Module, examples, group: Group = ALONE) -> torch.Tensor: 
 
 
 def take_step(model: nn.Module, optimizer, batches: list, examples: int, clip: float, group=ALONE):
-    """Take one step over batches, each ((inputs, ...), labels); return the sum of their losses.
+    """Take one step over batches, each ((inputs, ...), labels).
 
     `examples` counts those of the whole step: each weighs the same, however the step was cut into
-    batches, and those into shares of the group's processes. The sum is a tensor, so that the host
-    does not wait for a GPU.
+    batches, and those into shares of the group's processes. Returns the sum of their losses, and
+    the gradient's norm before it was clipped: as tensors, so that the host need not wait for a GPU.
     """
     device = next(model.parameters()).device
     learning = [p for part in optimizer.param_groups for p in part["params"]]
@@ -101,38 +104,63 @@ def take_step(model: nn.Module, optimizer, batches: list, examples: int, clip: f
             if parameter.grad is None:  # none of the step's examples fell to this process
                 parameter.grad = torch.zeros_like(parameter)
         group.add_up([total, *(p.grad for p in learning)])
-    nn.utils.clip_grad_norm_(learning, clip)
+    norm = nn.utils.clip_grad_norm_(learning, clip)
     optimizer.step()
     optimizer.zero_grad()
-    return total
+    return total, norm
 
 
 def fit(
-    model: nn.Module, train, dev, recipe: Recipe, group: Group = ALONE, quiet: bool = True
+    model: nn.Module,
+    train,
+    dev,
+    recipe: Recipe,
+    group: Group = ALONE,
+    quiet: bool = True,
+    journal: Journal | None = None,
+    phase: str = "trunk",
 ) -> tuple[dict, list]:
     """Train what requires a gradient; leave the model at the epoch with the lowest loss on dev.
 
     Returns the line of history of that epoch, and those of all epochs; epoch 0 is the start. The
     loss decides, not the accuracy: on a small dev set the best of many accuracies is mostly luck.
-    Raises InputError when the loss is no number.
+    `journal` saves the state as it goes; one that has found a state has training go on from there,
+    as if it had never stopped. Raises InputError when a loss or gradient is no number.
     """
+    journal = journal or Journal()
     optimizer = make_optimizer(model, recipe)
-    learning = [p for p in model.parameters() if p.requires_grad]
+    best = {name: p.detach().clone() for name, p in learning_of(model).items()}
     batches = math.ceil(len(train) / recipe.batch_size)
-    steps = recipe.epochs * math.ceil(batches / recipe.accumulate)
-    step, began = 0, time.monotonic()
-    shown = began
-    kept = {"epoch": 0, "step": 0} | measure(evaluate(model, dev, group), dev.labels)
-    if not math.isfinite(kept["dev_loss"]):
-        raise InputError("the loss is no number before training has begun: damaged weights?")
-    best, history = [p.detach().clone() for p in learning], [kept]
+    per_epoch = math.ceil(batches / recipe.accumulate)  # steps
+    steps = recipe.epochs * per_epoch
+    step, losses, unread = 0, [], []  # losses of this epoch; steps whose numbers are not yet read
+    began = shown = time.monotonic()
+    found = journal.take_up(phase, recipe.epochs, per_epoch)
+    if found:
+        step, history, began = found.step, found.history, began - found.seconds
+        losses = restore(found.tensors, model, optimizer, best, group, step)
+    else:
+        history = [{"epoch": 0, "step": 0} | measure(evaluate(model, dev, group), dev.labels)]
+        if not math.isfinite(history[0]["dev_loss"]):
+            raise InputError("the loss is no number before training has begun: damaged weights?")
+
+    def now():
+        """Return what to save: nothing that came after a step gone wrong."""
+        check_numbers(unread, step, steps, recipe, journal)
+        return time.monotonic() - began, snapshot(model, optimizer, best, losses, group)
+
+    if not found:
+        journal.note(history[0])
+        journal.save(step, *now())
     hide = quiet or group.rank > 0 or None  # None: hidden where there is no terminal
-    with tqdm(total=recipe.epochs * len(train), unit=" examples", disable=hide) as bar:
-        for epoch in range(1, recipe.epochs + 1):
+    bar = tqdm(total=recipe.epochs * len(train), unit=" examples", disable=hide)
+    with bar, journal.listening():
+        bar.update(step * len(train) // per_epoch)
+        for epoch in range(len(history), recipe.epochs + 1):
             train_mode(model)
             order = shuffled_batches(train.lengths, recipe.batch_size, recipe.seed, epoch)
-            losses = []
-            for i in range(0, len(order), recipe.accumulate):
+            done = step - (epoch - 1) * per_epoch
+            for i in range(done * recipe.accumulate, len(order), recipe.accumulate):
                 lr = learning_rate(step, steps, recipe)
                 for part in optimizer.param_groups:
                     part["lr"] = lr
@@ -140,31 +168,61 @@ def fit(
                 examples = sum(map(len, parts))
                 shares = [share for texts in parts if len(share := group.share(texts))]
                 served = [train.batch(share) for share in shares]
-                losses.append(take_step(model, optimizer, served, examples, recipe.clip, group))
+                loss, norm = take_step(model, optimizer, served, examples, recipe.clip, group)
+                losses.append(loss)
+                unread.append(torch.stack((loss, norm)))
                 step += 1
+                if loss.device.type == "cpu":  # elsewhere the host would wait
+                    check_numbers(unread, step, steps, recipe, journal)
                 bar.update(examples)
                 if not bar.disable and time.monotonic() - shown > 1:  # here the host does wait
                     shown = time.monotonic()
-                    now = {"loss": f"{losses[-1].item() / examples:.3f}", "lr": f"{lr:.1e}"}
-                    bar.set_postfix(now, refresh=False)
+                    figures = {"loss": f"{loss.item() / examples:.3f}", "lr": f"{lr:.1e}"}
+                    bar.set_postfix(figures, refresh=False)
+                journal.pause(step, now)
 
-            line = {"epoch": epoch, "step": step, "lr": lr}
+            check_numbers(unread, step, steps, recipe, journal)
+            line = {"epoch": epoch, "step": step, "lr": learning_rate(step - 1, steps, recipe)}
             line["train_loss"] = torch.stack(losses).sum().item() / len(train)
             line |= measure(evaluate(model, dev, group), dev.labels)
             line["seconds"] = round(time.monotonic() - began, 3)
-            history.append(line)
+            if not math.isfinite(line["dev_loss"]):
+                raise no_number("loss on dev", step, steps, recipe, journal)
             bar.set_description(f"dev accuracy {line['dev_accuracy']:.1%}", refresh=False)
-            if not math.isfinite(line["dev_loss"] + line["train_loss"]):
-                raise InputError(
-                    f"the loss is no number any more in epoch {epoch} (step {step}, learning rate "
-                    f"{lr:.1e}); try a tenth of --lr {recipe.lr:g}"
-                )
-            if line["dev_loss"] < kept["dev_loss"]:
-                kept, best = line, [p.detach().clone() for p in learning]
+            if line["dev_loss"] < min(earlier["dev_loss"] for earlier in history):
+                best = {name: p.detach().clone() for name, p in learning_of(model).items()}
+            losses = []
+            history.append(line)
+            journal.note(line)
+            journal.save(step, *now())
+            journal.pause(step, now)
     with torch.no_grad():
-        for parameter, value in zip(learning, best, strict=True):
-            parameter.copy_(value)
-    return kept, history
+        for name, parameter in learning_of(model).items():
+            parameter.copy_(best[name])
+    return min(history, key=lambda line: line["dev_loss"]), history
+
+
+def check_numbers(unread: list, step: int, steps: int, recipe: Recipe, journal: Journal) -> None:
+    """Raise InputError if one of the last steps had a loss or gradient that is no number.
+
+    `unread` has the (loss, gradient's norm) of each step up to `step`, and is emptied.
+    """
+    if not unread:
+        return
+    finite = torch.stack(unread).isfinite().all(1).tolist()
+    unread.clear()
+    if not all(finite):
+        bad = step - len(finite) + 1 + finite.index(False)
+        raise no_number("loss or the gradient", bad, steps, recipe, journal)
+
+
+def no_number(what: str, step: int, steps: int, recipe: Recipe, journal: Journal) -> InputError:
+    """Return the error for a training gone wrong: where, at what rate, and what to do."""
+    lr = learning_rate(step - 1, steps, recipe)
+    return InputError(
+        f"the {what} is no number any more at step {step} of {steps} (learning rate {lr:.1e}); "
+        f"try a tenth of --lr {recipe.lr:g}{journal.whereabouts()}"
+    )
 
 
 def measure(logits, labels) -> dict[str, float]:  # (N, K), (N,)

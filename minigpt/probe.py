@@ -14,6 +14,7 @@ from minigpt.classifier import Classifier
 from minigpt.distributed import ALONE, Group
 from minigpt.fit import Recipe, fit
 from minigpt.frozen import Kept
+from minigpt.journal import Journal
 
 # B texts in a batch, C channels, K classes
 
@@ -68,12 +69,18 @@ class Conditioned(nn.Module):
 
 
 def fit_head(
-    model: Classifier, train: Kept, dev: Kept, recipe: Recipe, group: Group = ALONE, quiet=True
+    model: Classifier,
+    train: Kept,
+    dev: Kept,
+    recipe: Recipe,
+    group: Group = ALONE,
+    quiet: bool = True,
+    journal: Journal | None = None,
 ) -> tuple[dict, list]:
     """Fit `score` on pooled vectors; return what `fit` returns."""
     classes = model.score.out_features
     head = Conditioned(conditioner(train), classes).to(model.score.weight.device)
-    found = fit(head, train, dev, recipe, group, quiet)
+    found = fit(head, train, dev, recipe, group, quiet, journal, phase="head")
     with torch.no_grad():
         model.score.weight.copy_(head.matrix())
     return found

@@ -17,6 +17,11 @@ class Clock:
         self.laps[phase] += now - self.last
         self.last = now
 
+    def go_on(self, laps: dict[str, float]) -> None:
+        """Add what an earlier process took for the same run."""
+        self.start -= sum(laps.values())
+        self.laps = {phase: self.laps[phase] + seconds for phase, seconds in laps.items()}
+
     def seconds(self) -> dict[str, float]:
         laps = self.laps | {"total": time.monotonic() - self.start}
         return {phase: round(seconds, 3) for phase, seconds in laps.items()}

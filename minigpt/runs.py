@@ -4,15 +4,13 @@ metrics.json          how good it is
 run.json              the recipe, the labels, and the base weights by name and sha256
 learned.safetensors   the tensors that learned, under their official names, and no others
 history.jsonl         a line for each evaluation
+state.safetensors     where it stands, while it trains (journal.py)
 """
 
 import contextlib
 import dataclasses
-import errno
 import json
 import math
-import re
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -21,11 +19,14 @@ import safetensors.torch
 import tiktoken
 import torch
 
+from minigpt import files
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.errors import InputError, first_few
 from minigpt.freeze import freeze
 from minigpt.head import read_head
+from minigpt.journal import STATE
 from minigpt.peft import METHODS, put_on, room_for_text
+from minigpt.state import learning_of
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk
 
@@ -70,22 +71,11 @@ def check_out(out: str | None, flag: str = "--out") -> Path | None:
     return folder
 
 
-def run_name(metrics: dict, pooling: str) -> str:
-    """Return a name for a run's folder, made from the choices."""
-    names = [Path(metrics["weights"]["name"]).name, Path(metrics["data"]["name"]).stem]
-    names += [metrics["freezing"]["policy"], pooling, "end" * metrics["recipe"]["append_end"]]
-    return re.sub(r"[^a-zA-Z0-9_.]+", "-", "-".join(filter(None, names)))[:100]
-
-
-def save_run(folder: Path | None, model: Classifier, metrics: dict, history: list[dict]) -> Path:
-    """Write a run's folder, all or nothing: beside its place first, then in it; return where.
-
-    Without `folder` it is in runs/, named after the choices; if that is taken, a number is added.
-    """
+def save_run(folder: Path, model: Classifier, metrics: dict) -> None:
+    """Write what a run has come to beside its history. With run.json, the last, it is finished."""
     learned = {
         name.removeprefix("transformer."): p.detach().cpu()
-        for name, p in model.named_parameters()
-        if p.requires_grad
+        for name, p in learning_of(model).items()
     }
     about = {
         "weights": metrics["weights"],
@@ -93,50 +83,11 @@ def save_run(folder: Path | None, model: Classifier, metrics: dict, history: lis
         "recipe": metrics["recipe"],
         "learned": sorted(learned),
     }
-    files = {
-        "learned.safetensors": learned,
-        "metrics.json": json.dumps(metrics, indent=2) + "\n",
-        "run.json": json.dumps(about, indent=2) + "\n",
-        "history.jsonl": "".join(json.dumps(line) + "\n" for line in history),
-    }
-    if folder is not None:
-        return write_folder(folder, files)
-    return write_folder(Path("runs", run_name(metrics, model.pooling)), files, numbered=True)
-
-
-def write_folder(wanted: Path, files: dict, numbered: bool = False) -> Path:
-    """Write files, of text or of tensors, all or nothing: beside their place, then in it.
-
-    Returns where. If the place is taken and `numbered`, a number is added to its name.
-    """
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=".new-", dir=wanted.parent))
-    try:
-        for name, content in files.items():
-            if isinstance(content, str):
-                (new / name).write_text(content, encoding="utf-8")
-            else:
-                safetensors.torch.save_file(content, new / name, {"format": "pt"})
-                (new / name).chmod(0o644)  # save_file lets nobody else read it
-        new.chmod(0o755)  # nor does mkdtemp
-        place, number = wanted, 1
-        while True:
-            try:
-                return new.rename(place)
-            except OSError as error:  # another run has the name
-                if not numbered or error.errno not in TAKEN:
-                    raise
-                number += 1
-                place = wanted.with_name(f"{wanted.name}-{number}")
-    except safetensors.SafetensorError as error:  # what it makes of a full disk
-        shutil.rmtree(new, ignore_errors=True)
-        raise InputError(f"{wanted} cannot be written ({error})") from None
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-
-
-TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write(folder / "learned.safetensors", learned)
+    files.write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    files.write(folder / "run.json", json.dumps(about, indent=2) + "\n")
+    (folder / STATE).unlink(missing_ok=True)
 
 
 def load_run(folder: str, device: str = "cpu") -> Run:

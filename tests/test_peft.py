@@ -215,7 +215,7 @@ def test_a_run_saved_and_opened_again_answers_the_same_bit_for_bit(flags, checkp
         "data": {"labels": ["no", "yes"]},
         "recipe": plain | flags,
     }
-    folder = save_run(tmp_path / "run", model, metrics, [])
+    save_run(folder := tmp_path / "run", model, metrics)
     freeze(model, set())  # as `load_run` leaves it: nothing learns any more
     in_memory = Run(model.eval(), tokenizer, ("no", "yes"), plain | flags, found)
     for texts in (["good"], ["a bad one", "", "the good, the bad"] * 9):

@@ -1,0 +1,120 @@
+"""Files that appear whole or not at all, and that a crash does not take away again.
+
+Each is written beside its place, flushed to the disk, and renamed: who looks finds the old one or
+the new one, never half of one. Knows nothing of what is in them.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from minigpt.errors import InputError
+
+NEW = ".new-"  # what the names of unfinished files and folders begin with
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+
+
+def write(path: Path, content: str | dict[str, torch.Tensor], about: dict | None = None) -> None:
+    """Write text or tensors, with `about` (str: str) in the tensors' header. Raises OSError.
+
+    The name of the unfinished file is always the same: what a killed process leaves is written
+    over by the next one, and does not pile up.
+    """
+    new = path.with_name(NEW + path.name)
+    try:
+        if isinstance(content, str):
+            new.write_text(content, encoding="utf-8")
+        else:
+            try:
+                safetensors.torch.save_file(content, new, {"format": "pt", **(about or {})})
+            except safetensors.SafetensorError as error:  # what it makes of a full disk
+                raise OSError(errno.EIO, str(error), str(path)) from None
+            new.chmod(0o644)  # save_file lets nobody else read it
+        flush(new)
+        os.replace(new, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
+    flush(path.parent)
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a file, down to the disk, in one piece. Raises OSError."""
+    with open(path, "ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            data = line.encode()
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(before)  # half a line would spoil the next one, too
+            raise
+
+
+def flush(path: Path) -> None:
+    """Have a file, or a folder's list of names, written to the disk itself."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no such thing, and needs none
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_folder(wanted: Path, files: dict, numbered: bool = False) -> Path:
+    """Write files, all or nothing: beside the folder's place, then in it; return where.
+
+    A file is text, tensors, or (tensors, about). The place may be an empty folder. If it is taken
+    and `numbered`, a number is added to its name. Raises OSError.
+    """
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=NEW, dir=wanted.parent))
+    try:
+        for name, content in files.items():
+            write(new / name, *(content if isinstance(content, tuple) else (content,)))
+        new.chmod(0o755)  # mkdtemp lets nobody else read it
+        place, number = wanted, 1
+        while True:
+            try:
+                new.rename(place)
+                break
+            except OSError as error:  # another one has the name
+                if not numbered or error.errno not in TAKEN:
+                    raise
+                number += 1
+                place = wanted.with_name(f"{wanted.name}-{number}")
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    flush(wanted.parent)
+    return place
+
+
+def part_of(folder: Path, name: str) -> Path:
+    """Return the path of a folder's file, which may be missing. Raises InputError.
+
+    A link must not lead out of the folder, except to where the Hub cache keeps its files' contents,
+    and a pipe or a device is no file: neither is what somebody meant to hand over.
+    """
+    path, home = folder / name, folder.resolve()
+    if not os.path.lexists(path):
+        return path
+    there = path.resolve()
+    blobs = home.parent.parent / "blobs"  # .../models--ORG--NAME/snapshots/REVISION
+    if not (there.is_relative_to(home) or there.parent == blobs):
+        raise InputError(
+            f"{path} is a link that leads out of its folder; put the file itself there"
+        )
+    if there.exists() and not there.is_file():
+        raise InputError(f"{path} is no regular file")
+    return path

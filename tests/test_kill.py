@@ -1,0 +1,170 @@
+"""Runs that are killed, at any moment and several times, end as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_distributed import start
+from test_resume import outcome
+
+QUICK = ["--train-last", "1", "--epochs", "12", "--save-every", "0.02", "--quiet"]
+
+
+class Forks:
+    """Runs of train.py in processes of their own, which need not import torch (forks.py)."""
+
+    def __init__(self, folder: Path):
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        command = [sys.executable, str(ROOT / "tests" / "forks.py")]
+        self.server = subprocess.Popen(command, env=env, cwd=folder, **pipes)
+        self.folder = folder
+
+    def ask(self, **order) -> int:
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def start(self, *flags, out: str = "said", **env) -> int:
+        """Start a run; return its process number."""
+        return self.ask(start=[*map(str, flags)], env=env, out=str(self.folder / out))
+
+    def wait(self, process: int) -> int:
+        """Return a run's exit status, or minus the signal that killed it."""
+        return self.ask(wait=process)
+
+    def said(self, out: str = "said") -> str:
+        return (self.folder / out).read_text()
+
+
+@pytest.fixture
+def forks(tmp_path):
+    """Give what starts runs of train.py quickly; it ends with the test."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork processes")
+    made = Forks(tmp_path)
+    yield made
+    made.server.stdin.close()
+    made.server.wait(60)
+
+
+def how_to_start(folder: Path, flags: list) -> list:
+    """Return the flags that go on with a run, or start it where it left no state."""
+    if (folder / "state.safetensors").exists():
+        return ["--resume", folder]
+    return [*flags, "--out", folder]
+
+
+def test_a_run_that_is_killed_at_20_random_moments_ends_as_if_it_had_not_been(
+    forks, checkpoint, texts, tmp_path
+):
+    """SIGKILL: nothing can be done about it in time. Several to each run, wherever they fall."""
+    moment, kills, runs = random.Random(0), 0, 0
+    flags = ["--weights", checkpoint, "--data", texts, *QUICK]
+    began = time.monotonic()
+    assert forks.wait(forks.start(*flags, "--out", tmp_path / "whole")) == 0, forks.said()
+    longest = time.monotonic() - began
+    while kills < 20:
+        folder, runs = tmp_path / f"run-{runs}", runs + 1
+        while not (folder / "run.json").exists():
+            process = forks.start(*how_to_start(folder, flags))
+            time.sleep(moment.uniform(0.1, 0.9) * longest)
+            os.kill(process, signal.SIGKILL)
+            status = forks.wait(process)
+            assert status in (0, -signal.SIGKILL), forks.said()
+            kills += status != 0
+            if folder.exists():  # the history is valid, whenever it was killed
+                lines = (folder / "history.jsonl").read_text().splitlines()
+                assert all("dev_loss" in json.loads(line) for line in lines)
+        if (folder / "state.safetensors").exists():  # killed between its last two files
+            assert forks.wait(forks.start("--resume", folder)) == 0, forks.said()
+        for left in folder.glob(".new-*"):
+            left.unlink()
+        assert outcome(folder) == outcome(tmp_path / "whole")
+    assert runs < kills  # some were killed more than once
+
+
+def in_two(forks, *flags) -> list[int]:
+    """Start a run as two processes, as torchrun would; return their numbers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
+    env["WORLD_SIZE"] = "2"
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    return [forks.start(*flags, out=f"said-{r['RANK']}", **env, **r) for r in ranks]
+
+
+def test_one_of_two_processes_can_be_killed_and_the_run_goes_on(forks, checkpoint, texts, tmp_path):
+    """With dropout, which each process draws for itself: every process's random state counts."""
+    flags = ["--weights", checkpoint, "--data", texts, *QUICK]
+    began = time.monotonic()
+    both = in_two(forks, *flags, "--out", tmp_path / "whole")
+    assert [forks.wait(process) for process in both] == [0, 0], forks.said("said-0")
+    longest = time.monotonic() - began
+    moment, killed, folder = random.Random(1), [], tmp_path / "parts"
+    while not (folder / "run.json").exists():
+        both = in_two(forks, *how_to_start(folder, flags))
+        if len(killed) < 5:
+            time.sleep(moment.uniform(0.2, 0.8) * longest)
+            victim = moment.randrange(2)
+            os.kill(both[victim], signal.SIGKILL)
+        statuses = [forks.wait(process) for process in both]
+        if statuses != [0, 0]:
+            killed.append(victim)
+            assert statuses[victim] in (0, -signal.SIGKILL)
+            assert statuses[1 - victim] in (0, 2), forks.said(f"said-{1 - victim}")
+            if statuses[1 - victim] == 2:
+                said = forks.said(f"said-{1 - victim}")
+                assert "another process of this run has ended" in said and "Traceback" not in said
+    assert killed
+    if (folder / "state.safetensors").exists():
+        assert [forks.wait(p) for p in in_two(forks, "--resume", folder)] == [0, 0]
+    for left in folder.glob(".new-*"):
+        left.unlink()
+    assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+    number, status, forks, checkpoint, texts, tmp_path
+):
+    flags = ["--weights", checkpoint, "--data", texts, "--epochs", 10000, "--save-every", 3600]
+    process = forks.start(*flags, "--out", tmp_path / "run")
+    state = tmp_path / "run" / "state.safetensors"
+    while not state.exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(process, number)
+    assert forks.wait(process) == status
+    assert f"To go on: python train.py --resume {tmp_path / 'run'}" in forks.said()
+    assert "Traceback" not in forks.said()
+    process = forks.start("--resume", tmp_path / "run")
+    while "that learn" not in forks.said():
+        time.sleep(0.01)
+    os.kill(process, number)
+    time.sleep(0.001)
+    with_second = os.kill(process, number)  # does not wait, and loses nothing
+    assert with_second is None and forks.wait(process) == status
+    assert state.exists()
+
+
+def test_torchrun_passes_a_signal_on_and_all_its_processes_save(checkpoint, texts, tmp_path):
+    flags = ["--weights", checkpoint, "--data", texts, "--train-last", "1", "--epochs", "300"]
+    run = start(2, *flags, "--save-every", 3600, "--out", tmp_path / "run")
+    while not (tmp_path / "run" / "state.safetensors").exists():
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    out, _ = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "To go on: torchrun --nproc_per_node=2 train.py --resume" in out
+    assert out.count("To go on") == 1
