@@ -12,6 +12,9 @@ lint: .venv/tested
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+fuzz: .venv/tested  ## 10,000 damaged and hostile files; FUZZ="--files N --seed S" for others
+	PYTHONPATH=. $(RUN) tests/fuzz.py $(FUZZ)
+
 bench: .venv/tested  ## ours against transformers, ten minutes; BENCH=--small for a first try
 	$(RUN) benchmarks/speed.py $(BENCH)
 
@@ -24,4 +27,4 @@ bench: .venv/tested  ## ours against transformers, ten minutes; BENCH=--small fo
 	$(RUN) -m pip install --quiet -c constraints.txt -e .[test]
 	touch $@
 
-.PHONY: train test lint bench
+.PHONY: train test lint fuzz bench

@@ -148,7 +148,8 @@ def job(args, clock: Clock, group: Group):
             "peak_memory_bytes": peak_memory(),
         }
         if group.rank == 0:
-            save_run(journal.folder, model, metrics)
+            with journal.writing():
+                save_run(journal.folder, model, metrics)
             print(report(metrics, journal.folder))
 
 

@@ -1,77 +1,17 @@
 """python -m minigpt predict | generate | export | cache"""
 
-import itertools
-import json
 import sys
 import time
 
-import torch
-
-from minigpt.batches import tokenize
 from minigpt.cache import cache_limit, entries, remove, size_of, states_folder, title_of
-from minigpt.errors import InputError, Parser, errors_for_people
+from minigpt.errors import Parser, errors_for_people
 from minigpt.export import KINDS, export
-from minigpt.fit import evaluate
-from minigpt.flags import DEVICES, at_least, device_of
-from minigpt.frozen import FrozenPart
+from minigpt.flags import at_least
 from minigpt.generate import generate_text
 from minigpt.packed import packed_to_generate
-from minigpt.readers import Example
-from minigpt.runs import Run, load_run
+from minigpt.predict import predict
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
-
-
-def texts_of(args):
-    """Yield the texts to rate, one by one: neither a file nor stdin need fit in memory."""
-    if not args.texts and not args.file:
-        raise InputError("predict: no text; give TEXT, --file F, or - for stdin")
-    for text in args.texts:
-        if text == "-":
-            yield from lines_of(0, "stdin")
-        else:
-            yield text
-    if args.file:
-        yield from lines_of(args.file, args.file)
-
-
-def lines_of(file: str | int, name: str):
-    """Yield the lines of a file, or of file descriptor 0, without their ends."""
-    try:
-        with open(file, encoding="utf-8-sig", newline="\n", closefd=file != 0) as lines:
-            yield from (line.rstrip("\r\n") for line in lines)
-    except UnicodeDecodeError:
-        raise InputError(f"{name}: not UTF-8; convert it to UTF-8") from None
-
-
-def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (texts, K)
-    """Return the probability of each class."""
-    examples = [Example(text, run.labels[0]) for text in texts]  # the label is of no account
-    tokens = tokenize(examples, run.labels, run.tokenizer, run.max_length, run.append_end)
-    return evaluate(run.model, part.of(tokens)).softmax(1)
-
-
-def predict(argv: list[str]) -> None:
-    """Rate texts with a trained run."""
-    parser = Parser(prog="python -m minigpt predict", description=predict.__doc__)
-    parser.add_argument("run", metavar="RUN", help="of train.py, or of transformers")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="'-' reads lines from stdin")
-    parser.add_argument("--file", help="a file with a text on each line")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line")
-    parser.add_argument("--device", default="auto", choices=DEVICES)
-    args = parser.parse_intermixed_args(argv)
-    run = load_run(args.run, device_of(args.device))
-    texts, part = texts_of(args), FrozenPart(run.model)
-    while chunk := list(itertools.islice(texts, 1024)):
-        for text, row in zip(chunk, rate(run, part, chunk).tolist(), strict=True):
-            table = dict(zip(run.labels, row, strict=True))
-            label = max(table, key=table.get)
-            if args.json:
-                found = {"text": text, "label": label, "probability": table[label]}
-                print(json.dumps(found | {"probabilities": table}))
-            else:
-                cells = " ".join(label.split()), f"{table[label]:.3f}", " ".join(text.splitlines())
-                print(*cells, sep="\t")
 
 
 def generate(argv: list[str]) -> None:

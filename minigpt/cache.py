@@ -75,12 +75,18 @@ def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
     One that is not what was written is removed.
     """
     folder = states_folder() / key
+    if not all((folder / name).is_file() for name in ("about.json", "states.npy")):
+        return None  # also if one is a pipe, which would be waited for
     try:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        header = header_of(shape, dtype)
         with open(folder / "states.npy", "rb") as file:
-            sound = hashlib.file_digest(file, "sha256").hexdigest() == about["sha256"]
-        array = np.load(folder / "states.npy", mmap_mode="r")
-        if sound and (array.shape, array.dtype) == (shape, np.dtype(dtype)):
+            sound = file.read(len(header)) == header  # no header of somebody else's is parsed
+            file.seek(0)
+            sound = sound and hashlib.file_digest(file, "sha256").hexdigest() == about["sha256"]
+        if sound:
+            where = folder / "states.npy"
+            array = np.memmap(where, dtype, "r", offset=len(header), shape=shape)
             with contextlib.suppress(OSError):  # somebody else's may be read, but not marked
                 os.utime(folder)  # when it was last used
             return array
@@ -124,15 +130,20 @@ def store(
     return array
 
 
-def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) -> str:
-    """Write a .npy file, down to the disk; return its sha256."""
+def header_of(shape: tuple, dtype: str) -> bytes:
+    """Return what a .npy file of such an array begins with."""
     header = io.BytesIO()
     fields = {"shape": shape, "fortran_order": False, "descr": np.dtype(dtype).str}
     np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
+
+
+def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) -> str:
+    """Write a .npy file, down to the disk; return its sha256."""
     contents = (np.ascontiguousarray(piece, dtype).data.cast("B") for piece in pieces)
     digest = hashlib.sha256()
     with open(path, "wb") as file:
-        for data in itertools.chain([header.getvalue()], contents):
+        for data in itertools.chain([header_of(shape, dtype)], contents):
             digest.update(data)
             file.write(data)
         file.flush()
@@ -164,8 +175,9 @@ def remove(folder: Path, used: float) -> bool:
 
 def title_of(folder: Path) -> str:
     """Return what is kept in a folder, in words."""
+    about = folder / "about.json"
     try:
-        return json.loads((folder / "about.json").read_text(encoding="utf-8"))["title"]
+        return json.loads(about.read_text(encoding="utf-8") if about.is_file() else "")["title"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "unfinished or damaged"
 

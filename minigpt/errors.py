@@ -23,6 +23,23 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+def stop(number: int, _=None):
+    """Handle a signal: end what is going on, cleaning up; the next one does not wait for that."""
+    signal.signal(number, leave)
+    raise Stopped(number)
+
+
+def leave(number: int, _=None):
+    """Handle a signal: be gone. Files appear whole or not at all, so that nothing is lost."""
+    os._exit(128 + number)
+
+
+def one_line(error: Exception) -> str:
+    """Return a message in one line: a name in a hostile file may have breaks, or no end."""
+    text = " ".join(str(error).split())
+    return text if len(text) < 800 else text[:800] + " ..."
+
+
 def first_few(names) -> str:
     """Return a list for a person: the first three names, and how many more there are."""
     names = list(names)
@@ -43,13 +60,9 @@ class Parser(argparse.ArgumentParser):
 def errors_for_people():
     """End the program as the README promises: status 2 for bad input, 130 when interrupted.
 
-    SIGTERM ends it as Ctrl-C does, cleaning up on the way, with status 143.
+    SIGTERM ends it as Ctrl-C does, with status 143.
     """
-
-    def stop(number, _):
-        raise Stopped(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # a text may hold what has no sign there
     try:
@@ -57,7 +70,7 @@ def errors_for_people():
         if sys.stdout:
             sys.stdout.flush()
     except InputError as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
     except BrokenPipeError:  # whoever read our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as a shell reports SIGPIPE
@@ -75,6 +88,7 @@ def errors_for_people():
     else:
         return
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -84,19 +84,18 @@ def write_folder(wanted: Path, files: dict, numbered: bool = False) -> Path:
             write(new / name, *(content if isinstance(content, tuple) else (content,)))
         new.chmod(0o755)  # mkdtemp lets nobody else read it
         place, number = wanted, 1
-        while True:
+        while new != place:
             try:
-                new.rename(place)
-                break
+                new = new.rename(place)
             except OSError as error:  # another one has the name
                 if not numbered or error.errno not in TAKEN:
                     raise
                 number += 1
                 place = wanted.with_name(f"{wanted.name}-{number}")
+        flush(wanted.parent)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    flush(wanted.parent)
     return place
 
 
@@ -109,7 +108,7 @@ def part_of(folder: Path, name: str) -> Path:
     path, home = folder / name, folder.resolve()
     if not os.path.lexists(path):
         return path
-    there = path.resolve()
+    there = Path(os.path.realpath(path))  # as resolve(), but a link to itself is no error
     blobs = home.parent.parent / "blobs"  # .../models--ORG--NAME/snapshots/REVISION
     if not (there.is_relative_to(home) or there.parent == blobs):
         raise InputError(

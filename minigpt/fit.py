@@ -138,7 +138,8 @@ def fit(
     found = journal.take_up(phase, recipe.epochs, per_epoch)
     if found:
         step, history, began = found.step, found.history, began - found.seconds
-        losses = restore(found.tensors, model, optimizer, best, group, step)
+        of_epoch = step - (len(history) - 1) * per_epoch
+        losses = restore(found.tensors, model, optimizer, best, group, step, of_epoch)
     else:
         history = [{"epoch": 0, "step": 0} | measure(evaluate(model, dev, group), dev.labels)]
         if not math.isfinite(history[0]["dev_loss"]):

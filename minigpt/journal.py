@@ -23,7 +23,7 @@ import torch
 
 from minigpt import files
 from minigpt.distributed import ALONE, Group
-from minigpt.errors import MALFORMED, InputError, Stopped
+from minigpt.errors import MALFORMED, InputError, Stopped, stop
 from minigpt.report import Clock
 
 STATE, HISTORY = "state.safetensors", "history.jsonl"
@@ -64,7 +64,7 @@ class Journal:
         self.step = found.step if found else None  # of the last state on disk
         self.phase, self.heard, self.saved = "", None, time.monotonic()
         if found and self.writes:  # lines that are younger than the state will come again
-            with self.advice_if_full():
+            with self.writing():
                 files.write(folder / HISTORY, "".join(map(json_line, self.history)))
 
     @property
@@ -100,7 +100,7 @@ class Journal:
         line = {"phase": self.phase} | line
         self.history.append(line)
         if self.writes and self.step is not None:
-            with self.advice_if_full():
+            with self.writing():
                 files.append(self.folder / HISTORY, json_line(line))
 
     def save(self, step: int, seconds: float, tensors: dict[str, torch.Tensor]) -> None:
@@ -111,7 +111,7 @@ class Journal:
         about = self.about | {"format": FORMAT, "phase": self.phase, "step": step}
         about |= {"history": self.history, "seconds": seconds, "laps": self.clock.laps}
         state = (tensors, {"state": json.dumps(about)})
-        with self.advice_if_full():
+        with self.writing():
             if self.step is not None:
                 files.write(self.folder / STATE, *state)
             else:  # the folder appears with its first state in it
@@ -121,7 +121,7 @@ class Journal:
         self.step, self.saved = step, time.monotonic()
 
     @contextlib.contextmanager
-    def advice_if_full(self):
+    def writing(self):
         """Say what is still there when something cannot be written."""
         try:
             yield
@@ -154,7 +154,7 @@ class Journal:
 
         def hear(number, _):
             if self.heard is not None:
-                raise Stopped(number)
+                stop(number)
             self.heard = number
             if self.writes:
                 print("\nstopping after this step; once more: at once", file=sys.stderr)

@@ -32,6 +32,8 @@ def read_examples(path: Path) -> list[Example]:
     readers = {".tsv": read_tsv, ".csv": read_csv, ".jsonl": read_jsonl}
     if path.suffix not in readers:
         raise InputError(f"{path}: the name of a data file ends in {', '.join(readers)}")
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
+        raise InputError(f"{path} is no regular file")
     try:
         content = path.read_bytes().decode("utf-8-sig")  # -sig: without a byte-order mark
     except UnicodeDecodeError as error:

@@ -21,7 +21,7 @@ import torch
 
 from minigpt import files
 from minigpt.classifier import POOLINGS, Classifier
-from minigpt.errors import InputError, first_few
+from minigpt.errors import MALFORMED, InputError, first_few
 from minigpt.freeze import freeze
 from minigpt.head import read_head
 from minigpt.journal import STATE
@@ -117,7 +117,7 @@ def load_run(folder: str, device: str = "cpu") -> Run:
         raise InputError(f"{folder}/run.json does not fit its weights: {error}") from None
     model = Classifier(trunk, len(labels), recipe["pool"], dtype)
     parameters = {name.removeprefix("transformer."): p for name, p in model.named_parameters()}
-    path = Path(folder, "learned.safetensors")
+    path = files.part_of(Path(folder), "learned.safetensors")
     try:
         learned = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
@@ -160,12 +160,14 @@ def load_foreign(folder: str, device: str) -> Run:
 
 def read_run_json(folder: Path) -> dict:
     """Return run.json, having checked every field that opening a run needs. Raises InputError."""
-    path = folder / "run.json"
+    path = files.part_of(folder, "run.json")
     if (folder / "adapter_config.json").is_file():
         raise InputError(
             f"{folder} is of the peft library, which is not read here; merge it there "
             "(merge_and_unload) and save it whole, or predict with the run it came from"
         )
+    if (folder / STATE).is_file() and not path.is_file():
+        raise InputError(f"{folder} is not finished: python train.py --resume {folder}")
     if not path.is_file():
         raise InputError(f"{folder}: no such run; train.py prints the folder of each run it makes")
     try:
@@ -184,9 +186,11 @@ def read_run_json(folder: Path) -> dict:
             and all(type(recipe.get(name)) in (int, type(None)) for name in (*METHODS, "in_last"))
         )
         if sound and recipe.get("lora") is not None:
-            sound = type(recipe["lora_on"]) is str and type(recipe["lora_alpha"]) in (int, float)
-            sound = sound and 0 < recipe["lora_alpha"] < math.inf
-    except (ValueError, KeyError, TypeError, RecursionError):
+            alpha, dropout = recipe["lora_alpha"], recipe["lora_dropout"]
+            sound = type(recipe["lora_on"]) is str
+            sound = sound and all(type(number) in (int, float) for number in (alpha, dropout))
+            sound = sound and 0 < alpha < math.inf and 0 <= dropout < 1
+    except MALFORMED:
         sound = False
     if not sound:
         raise InputError(f"{path} is damaged; train again, or bring it back from a copy")

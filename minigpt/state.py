@@ -40,21 +40,24 @@ def snapshot(model, optimizer, best: dict, losses: list, group: Group) -> dict[s
 
 
 @torch.no_grad()
-def restore(tensors: dict, model, optimizer, best: dict, group: Group, steps: int) -> list:
+def restore(
+    tensors: dict, model, optimizer, best: dict, group: Group, steps: int, of_epoch: int
+) -> list[torch.Tensor]:
     """Put back a snapshot, into a training that has just begun; return this epoch's losses.
 
-    `steps` is how many had been taken, in this epoch and before it. Raises InputError, before
-    anything is changed, for a snapshot of another training or a damaged one.
+    `steps` is how many had been taken, `of_epoch` how many of them in this epoch. Raises
+    InputError, before anything is changed, for a snapshot of another training or a damaged one.
     """
     expected, learning = snapshot(model, optimizer, best, [], group), learning_of(model)
+    expected["losses"] = torch.zeros(of_epoch)
     for name, p in learning.items():
         for key in MOMENTS if steps else ():
             expected[f"{key}.{name}"] = torch.zeros(() if key == "step" else p.shape)
     wrong = tensors.keys() ^ expected.keys()
     for name in tensors.keys() & expected.keys():
         like, tensor = expected[name], tensors[name]
-        shape = tensor.shape[:1] if name == "losses" else like.shape
-        if (tensor.dtype, tensor.shape) != (like.dtype, shape) or not tensor.isfinite().all():
+        same = (tensor.dtype, tensor.shape) == (like.dtype, like.shape)
+        if not same or not tensor.isfinite().all():
             wrong.add(name)
     own = {device: tensors.get(f"random.{group.rank}.{device}") for device in generators(model)}
     try:

@@ -6,7 +6,6 @@ float32 file are mapped from disk as they are. Knows nothing of text or labels.
 
 import dataclasses
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from minigpt.cache import sha256_of
 from minigpt.config import GPT2Config
 from minigpt.errors import InputError, first_few
+from minigpt.files import part_of, write
 from minigpt.hub import NoNetwork, from_hub
 from minigpt.model import GPT2
 
@@ -97,6 +97,8 @@ def describe(name: str, folder: Path, sha256: str | None = None) -> Checkpoint:
         raise InputError(
             f"{folder} is of the peft library; merge it there (merge_and_unload) and save it whole"
         )
+    for file in (*FILES, "tokenizer.json", "tokenizer_config.json"):
+        part_of(folder, file)
     for file in ("model.safetensors.index.json", "pytorch_model.bin"):
         if (folder / file).is_file() and not (folder / "model.safetensors").is_file():
             raise InputError(
@@ -127,11 +129,13 @@ def open_tensors(checkpoint: Checkpoint, only=None) -> dict[str, torch.Tensor]:
     BF16. Every name, type and shape is checked before a value is read. Raises InputError.
     """
     path = checkpoint.folder / "model.safetensors"
-    with torch.device("meta"):
-        wanted = {n: tuple(p.shape) for n, p in GPT2(checkpoint.config).named_parameters()}
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             names = list(file.keys())
+            if checkpoint.config.n_layer > len(names):  # a number in a file must not take hours
+                raise InputError(f"{path} lacks most of the blocks that config.json asks for")
+            with torch.device("meta"):
+                wanted = {n: tuple(p.shape) for n, p in GPT2(checkpoint.config).named_parameters()}
             stored = {name.removeprefix("transformer."): name for name in names}
             if len(stored) < len(names):
                 raise InputError(f"{path} has some tensors twice, with and without `transformer.`")
@@ -173,12 +177,8 @@ def load_trunk(checkpoint: Checkpoint, dropout: float | None = None) -> GPT2:
 
 
 def save_trunk(trunk: GPT2, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write model.safetensors and config.json in the official layout, beside their place first."""
+    """Write model.safetensors and config.json in the official layout."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: p.detach().to("cpu", dtype) for name, p in trunk.named_parameters()}
-    new = folder / "model.safetensors.new"
-    safetensors.torch.save_file(tensors, new, {"format": "pt"})
-    new.chmod(0o644)  # save_file lets nobody else read it
-    os.replace(new, folder / "model.safetensors")
-    text = json.dumps(trunk.config.to_json(), indent=2)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    write(folder / "model.safetensors", tensors)
+    write(folder / "config.json", json.dumps(trunk.config.to_json(), indent=2) + "\n")

@@ -6,7 +6,9 @@ number, {"wait": process number} by its exit status (or minus the signal that ki
 
 import json
 import os
+import signal
 import sys
+import traceback
 
 import train
 from minigpt.errors import errors_for_people
@@ -14,6 +16,7 @@ from minigpt.errors import errors_for_people
 
 def run(flags: list[str], env: dict, out: str) -> int:
     """Be a process of train.py, and return its exit status."""
+    signal.alarm(100)  # whatever goes wrong, a test does not hang
     os.environ.update(env)
     sink = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(sink, 1)
@@ -40,6 +43,8 @@ for line in sys.stdin:
             status = 1
             try:
                 status = run(order["start"], order["env"], order["out"])
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(status)
     print(answer, flush=True)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import MERGES, files_of, random_trunk
 
-from minigpt import __main__ as commands
 from minigpt.export import repository_of
 from minigpt.frozen import FrozenPart
+from minigpt.predict import rate
 from minigpt.runs import load_run
 from minigpt.weights import describe, save_trunk
 
@@ -35,7 +35,7 @@ PARTS = [  # for peft
 
 def ours(folder, words=WORDS) -> torch.Tensor:
     opened = load_run(str(folder))
-    return commands.rate(opened, FrozenPart(opened.model), words)
+    return rate(opened, FrozenPart(opened.model), words)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from conftest import ROOT
 from test_distributed import start
 from test_resume import outcome
 
-QUICK = ["--train-last", "1", "--epochs", "12", "--save-every", "0.02", "--quiet"]
+QUICK = ["--train-last", "1", "--epochs", "6", "--save-every", "0", "--quiet"]
 
 
 class Forks:
@@ -76,7 +76,7 @@ def test_a_run_that_is_killed_at_20_random_moments_ends_as_if_it_had_not_been(
         folder, runs = tmp_path / f"run-{runs}", runs + 1
         while not (folder / "run.json").exists():
             process = forks.start(*how_to_start(folder, flags))
-            time.sleep(moment.uniform(0.1, 0.9) * longest)
+            time.sleep(moment.uniform(0.1, 0.6) * longest)
             os.kill(process, signal.SIGKILL)
             status = forks.wait(process)
             assert status in (0, -signal.SIGKILL), forks.said()
@@ -113,7 +113,7 @@ def test_one_of_two_processes_can_be_killed_and_the_run_goes_on(forks, checkpoin
     moment, killed, folder = random.Random(1), [], tmp_path / "parts"
     while not (folder / "run.json").exists():
         both = in_two(forks, *how_to_start(folder, flags))
-        if len(killed) < 5:
+        if len(killed) < 4:
             time.sleep(moment.uniform(0.2, 0.8) * longest)
             victim = moment.randrange(2)
             os.kill(both[victim], signal.SIGKILL)
@@ -147,14 +147,13 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert forks.wait(process) == status
     assert f"To go on: python train.py --resume {tmp_path / 'run'}" in forks.said()
     assert "Traceback" not in forks.said()
-    process = forks.start("--resume", tmp_path / "run")
-    while "that learn" not in forks.said():
+    process = forks.start("--resume", tmp_path / "run", out="said again")
+    while not (tmp_path / "said again").exists() or "that learn" not in forks.said("said again"):
         time.sleep(0.01)
-    os.kill(process, number)
-    time.sleep(0.001)
-    with_second = os.kill(process, number)  # does not wait, and loses nothing
-    assert with_second is None and forks.wait(process) == status
-    assert state.exists()
+    for _ in range(2):  # the second does not wait for the end of a step, and nothing is lost
+        os.kill(process, number)
+    assert forks.wait(process) == status
+    assert "Traceback" not in forks.said("said again") and state.exists()
 
 
 def test_torchrun_passes_a_signal_on_and_all_its_processes_save(checkpoint, texts, tmp_path):

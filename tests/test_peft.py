@@ -7,7 +7,6 @@ from conftest import LORA, random_trunk
 from test_freeze import some_texts
 from test_model import oracle_of
 
-from minigpt.__main__ import rate
 from minigpt.classifier import Classifier
 from minigpt.errors import InputError
 from minigpt.fit import Recipe, evaluate, fit
@@ -15,6 +14,7 @@ from minigpt.freeze import PRESETS, count, freeze, frozen_unchanged, names_to_le
 from minigpt.frozen import FrozenPart, first_to_learn, keep
 from minigpt.model import Past
 from minigpt.peft import LoRALinear, merge, put_on
+from minigpt.predict import rate
 from minigpt.runs import Run, load_run, save_run
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, load_trunk

@@ -1,23 +1,23 @@
-"""A run that was stopped, killed or robbed of its disk goes on as if nothing had happened."""
+"""A run that was stopped, or robbed of its disk, goes on as if nothing had happened."""
 
+import errno
+import gc
+import itertools
 import json
 import os
-import random
-import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
-from conftest import ROOT, files_of
+from conftest import files_of
 from safetensors.torch import load_file, save_file
 from test_train import POLICIES
 
-from minigpt import fit, journal
-from minigpt.errors import Stopped
+from minigpt import fit
+from minigpt.journal import read_about
 
 FIGURES = ("weights", "data", "freezing", "recipe", "dev", "test")
 
@@ -95,3 +95,258 @@ def test_the_state_is_as_old_as_save_every_says_or_the_last_evaluation(
         assert f"step {step} is saved" in err
         lines = Path(every, "history.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
+
+
+class Disk:
+    """Counts what is done to a folder's files, and has one of these things fail."""
+
+    def __init__(self):
+        self.home, self.fails_at, self.done, self.error = None, None, [], 0
+        sys.addaudithook(self.audit)  # a hook stays: without a home, it does nothing
+
+    def audit(self, event: str, args: tuple):
+        written = event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if self.home and (written or event in ("os.rename", "os.mkdir", "os.chmod", "os.truncate")):
+            self.touch(event, args[0])
+
+    def touch(self, event: str, path) -> None:
+        if isinstance(path, str | Path) and os.path.abspath(path).startswith(self.home):
+            self.done.append(event)
+            if len(self.done) - 1 == self.fails_at:
+                raise OSError(self.error, os.strerror(self.error), str(path))
+
+
+DISK = Disk()
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """Give a disk on which what is written below tmp_path can fail."""
+    fsync, save = os.fsync, safetensors.torch.save_file
+
+    def failing_fsync(handle):
+        DISK.touch("fsync", os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def failing_save(tensors, path, about):
+        DISK.touch("save_file", path)
+        save(tensors, path, about)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("it takes Linux to know which file a handle is of")
+    monkeypatch.setattr(os, "fsync", failing_fsync)
+    monkeypatch.setattr(safetensors.torch, "save_file", failing_save)
+    yield DISK
+    DISK.home = None
+
+
+def test_whatever_cannot_be_written_a_run_says_so_and_goes_on_later(
+    run, checkpoint, texts, tmp_path, disk
+):
+    """Each write is made to fail, one after the other: a full disk, a lost right, a broken one."""
+    how = ["--weights", checkpoint, "--data", texts, "--train-last", 1, "--batch-size", 80]
+    how += ["--epochs", 1, "--save-every", 0, "--quiet"]
+
+    def attempt(fails_at, *flags):
+        disk.fails_at, disk.done, disk.home = fails_at, [], str(tmp_path / "runs")
+        status, _, err = run("train", *flags)
+        disk.home = None
+        return status, err
+
+    Path("runs").mkdir()
+    status, err = attempt(None, *how, "--out", "runs/whole")
+    assert status == 0, err
+    writes = disk.done
+    assert {"open", "save_file", "fsync", "os.rename", "os.mkdir"} <= {*writes}
+    for n, disk.error in zip(
+        range(len(writes)), itertools.cycle((errno.ENOSPC, errno.EACCES, errno.EIO)), strict=False
+    ):
+        folder = Path("runs", str(n))
+        status, err = attempt(n, *how, "--out", folder)
+        if status == 0:  # to make a folder that is there may fail
+            assert writes[n] == "os.mkdir"
+            continue
+        assert status == 2 and err.startswith("error: ") and err.count("\n") == 1, (n, err)
+        assert os.strerror(disk.error) in err
+        if folder.exists():
+            assert not (folder / "run.json").exists() or (folder / "state.safetensors").exists()
+            assert f"--resume {folder}" in err
+            status, err = attempt(None, "--resume", folder)
+        else:
+            status, err = attempt(None, *how, "--out", folder)
+        assert status == 0, (n, err)
+        assert outcome(folder) == outcome("runs/whole")
+    assert len(writes) > 40
+
+
+def test_a_real_disk_that_is_full_is_no_different(run, checkpoint, texts, monkeypatch):
+    """The system lets no file grow beyond a limit: the first state fits, a later one does not."""
+    resource = pytest.importorskip("resource")
+    how = ["--weights", checkpoint, "--data", texts, "--epochs", 2, "--quiet"]
+    run("train", *how, "--out", "whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))  # weights and best, no moments
+    try:
+        status, _, err = run("train", *how, "--out", "parts")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 2 and err.count("\n") == 1 and "too large" in err.lower()
+    assert "the state of step 0 is in parts" in err
+    assert not list(Path("parts").glob(".new-*"))
+    status, _, err = run("train", "--resume", "parts")
+    assert status == 0, err
+    assert outcome("parts") == outcome("whole")
+
+
+def in_header(change):
+    """Return what changes the JSON of parts/state.safetensors by a function."""
+
+    def spoil():
+        about = read_about(Path("parts"))
+        change(about)
+        tensors = load_file("parts/state.safetensors")
+        save_file(tensors, "parts/state.safetensors", {"state": json.dumps(about)})
+
+    return spoil
+
+
+def in_tensors(change):
+    """Return what changes the tensors of parts/state.safetensors by a function."""
+
+    def spoil():
+        about, tensors = read_about(Path("parts")), load_file("parts/state.safetensors")
+        change(tensors)
+        save_file(tensors, "parts/state.safetensors", {"state": json.dumps(about)})
+
+    return spoil
+
+
+def cut(name: str, by: int = 10):
+    path = Path(name)
+    return lambda: path.write_bytes(path.read_bytes()[:-by])
+
+
+BAD_STATES = {
+    "holds no state to go on from": lambda: Path("parts/state.safetensors").unlink(),
+    "state.safetensors is damaged": cut("parts/state.safetensors"),
+    "is damaged; start": in_header(lambda about: about.update(format=2)),
+    "bring it back": in_header(lambda about: about["history"].append(7)),
+    "started with 2 processes": in_header(lambda about: about.update(processes=2)),
+    "with other weights": in_header(lambda about: about.update(weights="0")),
+    "with other texts": cut("texts.tsv", by=1),
+    "flags that train.py has not": in_header(lambda about: about["flags"].update(epochs="many")),
+    "start the run again": in_header(lambda about: about["flags"].update(help=True)),
+    "is of another kind of run": in_header(lambda about: about.update(phase="head")),
+    "another kind": in_header(lambda about: about.update(step=10**9)),
+    "does not fit: weights.score": in_tensors(
+        lambda t: t.update({"weights.score.weight": torch.zeros(2, 25)})
+    ),
+    "does not fit: losses": in_tensors(lambda t: t.pop("losses")),
+    "does not fit: exp_avg.score": in_tensors(lambda t: t["exp_avg.score.weight"].fill_(torch.nan)),
+    "does not fit: random": in_tensors(lambda t: t["random.0.cpu"].fill_(255)),
+}
+
+
+@pytest.mark.parametrize("message", BAD_STATES)
+def test_a_state_that_cannot_be_gone_on_from_is_refused_in_one_line(
+    message, run, checkpoint, texts, monkeypatch
+):
+    how = ["--weights", checkpoint, "--data", texts, "--train-last", 1, "--save-every", 0]
+    with monkeypatch.context() as patch:
+        stop_at({4}, patch)
+        run("train", *how, "--out", "parts")
+    BAD_STATES[message]()
+    status, _, err = run("train", "--resume", "parts")
+    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--resume", "whole"], "whole is a finished run"),
+        (["--resume", "nowhere"], "nowhere holds no state"),
+        (["--resume", "parts", "--lr", "1"], "has the flags of RUN"),
+        (["--resume", "parts", "--weights", "tiny"], "has the flags of RUN"),
+        (["--resume="], "it is empty"),
+        (["--save-every", "-1"], "-1 is not 0.0 or more"),
+    ],
+)
+def test_resuming_what_cannot_be_gets_one_line(flags, message, run, checkpoint, texts, monkeypatch):
+    how = ["--weights", checkpoint, "--data", texts, "--train-last", 1, "--epochs", 1]
+    run("train", *how, "--out", "whole")
+    with monkeypatch.context() as patch:
+        stop_at({2}, patch)
+        run("train", *how, "--out", "parts")
+    status, _, err = run("train", *flags)
+    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def test_an_unfinished_run_does_not_predict_and_says_how_to_finish_it(
+    run, checkpoint, texts, monkeypatch
+):
+    stop_at({2}, monkeypatch)
+    run("train", "--weights", checkpoint, "--data", texts, "--out", "parts")
+    status, out, err = run("predict", "parts", "a text")
+    assert (status, out) == (2, "") and "train.py --resume parts" in err
+
+
+def test_two_runs_with_the_same_flags_at_once_get_two_folders(run, checkpoint, texts, monkeypatch):
+    """The second begins, and ends, amid the first."""
+    how = ["--weights", checkpoint, "--data", texts, "--epochs", 1, "--dropout", 0]
+    real, amid = fit.take_step, []
+
+    def take_step(*args):
+        if not amid:
+            amid.append(True)
+            assert run("train", *how)[0] == 0
+        return real(*args)
+
+    monkeypatch.setattr(fit, "take_step", take_step)
+    assert run("train", *how)[0] == 0
+    first, second = sorted(Path("runs").iterdir())
+    assert second.name == first.name + "-2"
+    assert outcome(first) == outcome(second)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_and_the_last_good_state_stays(
+    run, checkpoint, texts, monkeypatch
+):
+    """The loss is still one: the gradient alone overflows."""
+    real, taken = fit.nn.utils.clip_grad_norm_, []
+
+    def clip(parameters, most):
+        taken.append(True)
+        if len(taken) == 4:
+            parameters[0].grad[0] = torch.inf
+        return real(parameters, most)
+
+    monkeypatch.setattr(fit.nn.utils, "clip_grad_norm_", clip)
+    how = ["--weights", checkpoint, "--data", texts, "--save-every", 0, "--out", "parts"]
+    status, _, err = run("train", *how)
+    assert status == 2 and err.count("\n") == 1
+    assert "no number any more at step 4 of 30 (learning rate" in err and "try a tenth of" in err
+    assert "the state of step 3 is in parts" in err
+    status, _, err = run("train", "--resume", "parts")
+    assert status == 0, err
+
+
+def test_ten_thousand_steps_take_no_more_memory_than_a_thousand(
+    run, checkpoint, texts, monkeypatch
+):
+    """Measured in the middle of a run, after each thousand steps."""
+    psutil = pytest.importorskip("psutil")
+    real, held = fit.take_step, []
+
+    def take_step(*args):
+        if len(held) % 1000 == 0:
+            gc.collect()
+        held.append(psutil.Process().memory_info().rss if len(held) % 1000 == 0 else None)
+        return real(*args)
+
+    monkeypatch.setattr(fit, "take_step", take_step)
+    how = ["--weights", checkpoint, "--data", texts, "--freeze-trunk", "--batch-size", 4]
+    status, _, err = run("train", *how, "--epochs", 251, "--quiet")
+    assert status == 0, err
+    sizes = [size for size in held if size]
+    assert len(held) == 10040 and sizes[10] - sizes[1] < 2e6

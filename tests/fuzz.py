@@ -1,0 +1,339 @@
+"""Damaged and hostile files, by the thousand: `make fuzz`, or with FUZZ="--files N --seed S".
+
+Each is a good file changed in one or a few ways. Whatever opens it must take it or refuse it in one
+line, within seconds, and without asking for memory that the file does not have: no other exception,
+no crash, no hang. Every case follows from its number, which is printed if it fails.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+from conftest import random_trunk, write_vocabulary
+
+import train
+from minigpt import cache
+from minigpt.data import load_dataset
+from minigpt.errors import InputError, errors_for_people, one_line
+from minigpt.head import read_head
+from minigpt.predict import lines_of
+from minigpt.runs import load_run
+from minigpt.tokenizer import load_tokenizer
+from minigpt.weights import describe, load_trunk, save_trunk
+
+SECONDS, BYTES = 10, 2**30  # what one file may take, at most
+NUMBERS = (b"0", b"-1", b"1", b"3.5", b"1e999", b"NaN", b"2147483648", b"9223372036854775808")
+NUMBERS += (b"9" * 5000, b"null", b"true", b'"7"', b"[]", b"{}", b"1000000000")
+DEEP = b"[" * 100_000
+STRANGE = (b"\xff\xfe", b"\0", b"\xed\xa0\x80", b"\xf0\x9f", b'"', b"\\", b"\n", b"../../", b"\t")
+
+
+# Ways to change a file: (bytes, random) -> bytes
+
+
+def cut(data: bytes, r: random.Random) -> bytes:
+    return data[: r.randrange(len(data) + 1)]
+
+
+def flip(data: bytes, r: random.Random) -> bytes:
+    """Change bits: mostly near the start, where headers are."""
+    changed = bytearray(data)
+    for _ in range(r.choice((1, 1, 2, 8))):
+        if changed:
+            most = len(changed) if r.random() < 0.3 else min(len(changed), 3000)
+            changed[r.randrange(most)] ^= 1 << r.randrange(8)
+    return bytes(changed)
+
+
+def absurd_number(data: bytes, r: random.Random) -> bytes:
+    """Put another number, or what is none, in the place of one that is written in digits."""
+    found = list(re.finditer(rb"-?\d+(\.\d+)?", data[:200_000]))
+    if not found:
+        return data
+    one = r.choice(found)
+    return data[: one.start()] + r.choice(NUMBERS) + data[one.end() :]
+
+
+def insert(data: bytes, r: random.Random) -> bytes:
+    at = r.randrange(min(len(data), 5000) + 1)
+    return data[:at] + r.choice((*STRANGE, *NUMBERS, DEEP, r.randbytes(8))) + data[at:]
+
+
+def repeat(data: bytes, r: random.Random) -> bytes:
+    """Have a part twice: names that are there already, offsets that overlap."""
+    start = r.randrange(min(len(data), 5000) + 1)
+    part = data[start : start + r.choice((1, 10, 100, 1000))]
+    return data[: start + len(part)] + part + data[start + len(part) :]
+
+
+def swap_words(data: bytes, r: random.Random) -> bytes:
+    """Exchange two strings in quotes: a type for a name, one name for another."""
+    found = list(re.finditer(rb'"[^"\n]{0,80}"', data[:100_000]))
+    if len(found) < 2:
+        return data
+    a, b = sorted(r.sample(found, 2), key=lambda match: match.start())
+    middle = data[a.end() : b.start()]
+    return data[: a.start()] + b[0] + middle + a[0] + data[b.end() :]
+
+
+def header_length(data: bytes, r: random.Random) -> bytes:
+    """Claim another length for a safetensors header."""
+    length = r.choice((0, 1, 2**20, 2**40, 2**63, 2**64 - 1, len(data), r.randrange(10_000)))
+    return struct.pack("<Q", length) + data[8:]
+
+
+def own_header(data: bytes, r: random.Random) -> bytes:
+    """Rewrite a safetensors header that can be read, with its length put right."""
+    try:
+        size = struct.unpack("<Q", data[:8])[0]
+        header = json.loads(data[8 : 8 + size])
+        name = r.choice(list(header))
+        one = header[name]
+        change = r.randrange(6)
+        if change == 0:
+            one["shape"] = r.choice(([2**40, 2**40], [0], [-1], [], [2**31] * 9, "no", [1.5]))
+        elif change == 1:
+            one["dtype"] = r.choice(("F64", "I8", "BOOL", "F8_E4M3", "F1000", "", None, "F16"))
+        elif change == 2:
+            offsets = ([0, 2**62], [-4, 0], [10, 2], [0, 4], [2**64, 2**65], [], None)
+            one["data_offsets"] = r.choice(offsets)
+        elif change == 3:
+            header[r.choice(("../../out", "transformer." + name, "", "x" * 10_000))] = one
+        elif change == 4:
+            del header[name]
+        else:
+            header["__metadata__"] = r.choice(({"a": 1}, [], None, {"state": DEEP.decode()}))
+        text = json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + data[8 + size :]
+    except (ValueError, KeyError, TypeError, RecursionError, struct.error):
+        return data
+
+
+def no_numbers(data: bytes, r: random.Random) -> bytes:
+    """Put NaN or infinity among the values at the end."""
+    changed, value = bytearray(data), r.choice((b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\x7e\0\x7e"))
+    for _ in range(3):
+        at = r.randrange(len(data) // 2, len(data)) // 4 * 4 if len(data) > 8 else 0
+        changed[at : at + 4] = value
+    return bytes(changed[: len(data)])
+
+
+CHANGES = (cut, flip, absurd_number, insert, repeat, swap_words, header_length, own_header)
+CHANGES += (no_numbers,)
+
+
+def another_thing(path: Path, r: random.Random) -> None:
+    """Put in a file's place what is none: a link out of the folder, a pipe, a device, nothing."""
+    path.unlink()
+    kind = r.randrange(6)
+    if kind == 0:
+        path.mkdir()
+    elif kind == 1:
+        os.mkfifo(path)  # who opens it to read waits for ever
+    elif kind == 2:
+        path.symlink_to("/dev/zero")  # has no end
+    elif kind == 3:
+        path.symlink_to(path)
+    elif kind == 4:
+        path.symlink_to("/etc/hostname")
+
+
+# What opens the files of a folder
+
+
+def open_checkpoint(folder: Path) -> None:
+    found = describe(str(folder), folder)
+    load_tokenizer(folder, found.config.vocab_size)
+    load_trunk(found)
+    read_head(found)
+
+
+def open_run(folder: Path) -> None:
+    load_run(str(folder))
+
+
+def open_data(folder: Path) -> None:
+    load_dataset(str(folder), 0)
+
+
+def open_lines(folder: Path) -> None:
+    bad: list[str] = []
+    for _ in lines_of(str(folder / "lines"), "lines", bad):
+        pass
+
+
+def open_cache(folder: Path) -> None:
+    """It is right or it is gone: a cache is never wrong."""
+    found = cache.load("a" * 32, (4, 3), "<f4")
+    assert found is None or np.array_equal(found, np.arange(12).reshape(4, 3))
+
+
+def resume(folder: Path) -> None:
+    argv, sys.argv = sys.argv, ["train.py", "--resume", str(folder), "--quiet"]
+    try:
+        train.main()
+    finally:
+        sys.argv = argv
+
+
+def prepare(home: Path) -> dict:
+    """Make good files of each kind; return {kind: (folder, what opens it, share of the cases)}."""
+    os.environ |= {"MINIGPT_CACHE": str(home / "cache"), "HF_HUB_OFFLINE": "1"}
+    checkpoint = home / "checkpoint"
+    save_trunk(random_trunk(), checkpoint)
+    write_vocabulary(checkpoint)
+    rows = [f"{['good', 'bad'][i % 2]} {i}\t{i % 2}" for i in range(30)]
+    for name, lines in {
+        "tsv": rows,
+        "csv": ["text,label", *(row.replace("\t", ",") for row in rows)],
+        "jsonl": [json.dumps({"text": row[:-2], "label": row[-1]}) for row in rows],
+    }.items():
+        for split in ("train", "dev", "test"):
+            (home / name).mkdir(exist_ok=True)
+            (home / name / f"{split}.{name}").write_text("\n".join(lines))
+    (home / "lines").mkdir()
+    (home / "lines" / "lines").write_text("\n".join(rows))
+    folder = home / "cache" / "states" / ("a" * 32)
+    cache.store("a" * 32, (4, 3), "<f4", {"title": "x"}, [np.arange(12).reshape(4, 3)])
+    flags = [f"--weights={checkpoint}", f"--data={home / 'tsv'}", "--quiet", "--epochs=1"]
+    sys.argv = ["train.py", *flags, "--lora=2", f"--out={home / 'run'}"]
+    train.main()
+    real = train.save_run
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    train.save_run = stop  # all done but for the last files: what is quickest to resume
+    sys.argv = ["train.py", *flags, "--train-last=1", f"--out={home / 'state'}"]
+    try:
+        train.main()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        train.save_run = real
+    return {
+        "checkpoint": (checkpoint, open_checkpoint, 10),
+        "run": (home / "run", open_run, 6),
+        "state": (home / "state", resume, 1),
+        "tsv": (home / "tsv", open_data, 2),
+        "csv": (home / "csv", open_data, 2),
+        "jsonl": (home / "jsonl", open_data, 2),
+        "lines": (home / "lines", open_lines, 1),
+        "cache": (folder, open_cache, 2),
+    }
+
+
+def spoil(folder: Path, case: int) -> str:
+    """Change one file of a folder, as the case's number has it; return what was done."""
+    r = random.Random(case)
+    names = ("history.jsonl", "metrics.json")  # which nobody reads again
+    path = r.choice([p for p in sorted(folder.iterdir()) if p.name not in names])
+    if r.random() < 0.03 and path.name != "lines":  # predict reads pipes, too
+        another_thing(path, r)
+        return f"{path.name}: another thing"
+    changes = r.choices(CHANGES, k=r.choice((1, 1, 1, 2, 3)))
+    data = path.read_bytes()
+    for change in changes:
+        data = change(data, r)
+    path.write_bytes(data)
+    return f"{path.name}: {', '.join(change.__name__ for change in changes)}"
+
+
+class Hangs(BaseException):
+    """Nothing that opens a file may catch this."""
+
+
+def too_long(*_):
+    raise Hangs(f"more than {SECONDS} seconds")
+
+
+def attempt(opens, folder: Path) -> str:
+    """Return "taken" or "refused", or how it failed."""
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+            opens(folder)
+        return "taken"
+    except InputError as error:
+        return "refused" if one_line(error) else "refused without a word"
+    except OSError as error:  # which errors_for_people puts into words
+        return "refused" if error.filename else traceback.format_exc(limit=-4)
+    except BaseException:
+        return traceback.format_exc(limit=-4)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def fuzz(files: int, seed: int, show=lambda *_: None) -> tuple[dict, list[str]]:
+    """Try so many files; return {kind: {"taken" or "refused": count}}, and how others failed."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    alarm = signal.signal(signal.SIGALRM, too_long)
+    environment, argv = dict(os.environ), sys.argv
+    counts, failures = collections.defaultdict(collections.Counter), []
+    with tempfile.TemporaryDirectory() as home:
+        with contextlib.redirect_stdout(None):
+            kinds = prepare(Path(home))
+        names = random.Random(seed).choices(
+            [*kinds], weights=[share for *_, share in kinds.values()], k=files
+        )
+        size = int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+        resource.setrlimit(resource.RLIMIT_AS, (size + BYTES, before[1]))
+        try:
+            for case, kind in enumerate(names):
+                folder, opens, _ = kinds[kind]
+                good = Path(home, "good", kind)
+                if not good.exists():
+                    shutil.copytree(folder, good)
+                what = spoil(folder, seed * 1_000_003 + case)
+                found = attempt(opens, folder)
+                if found in ("taken", "refused"):
+                    counts[kind][found] += 1
+                else:
+                    failures.append(f"seed {seed}, case {case}, {kind}, {what}: {found}")
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.copytree(good, folder)
+                show(case + 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+            signal.signal(signal.SIGALRM, alarm)
+            os.environ.clear()
+            os.environ.update(environment)
+            sys.argv = argv
+    return counts, failures
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    began = time.monotonic()
+
+    def show(done):
+        if done % 1000 == 0:
+            print(f"{done:,} files, {time.monotonic() - began:.0f} s", flush=True)
+
+    counts, failures = fuzz(args.files, args.seed, show)
+    for kind, outcomes in sorted(counts.items()):
+        print(f"{kind:12}{outcomes['refused']:7,} refused in one line{outcomes['taken']:7,} taken")
+    print(*failures, sep="\n\n")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    with errors_for_people():
+        main()
