@@ -23,12 +23,6 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def stop(number: int, _=None):
-    """Handle a signal: end what is going on, cleaning up; the next one does not wait for that."""
-    signal.signal(number, leave)
-    raise Stopped(number)
-
-
 def leave(number: int, _=None):
     """Handle a signal: be gone. Files appear whole or not at all, so that nothing is lost."""
     os._exit(128 + number)
@@ -62,11 +56,23 @@ def errors_for_people():
 
     SIGTERM ends it as Ctrl-C does, with status 143.
     """
+    heard = []
+
+    def stop(number, _):
+        heard.append(number)
+        signal.signal(number, leave)  # the next one does not wait for what we clean up
+        raise Stopped(number)
+
     before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # a text may hold what has no sign there
     try:
-        yield
+        try:
+            yield
+        except Exception:
+            if heard:  # C code that was interrupted may make an error of its own of that
+                raise Stopped(heard[0]) from None
+            raise
         if sys.stdout:
             sys.stdout.flush()
     except InputError as error:

@@ -23,7 +23,7 @@ import torch
 
 from minigpt import files
 from minigpt.distributed import ALONE, Group
-from minigpt.errors import MALFORMED, InputError, Stopped, stop
+from minigpt.errors import MALFORMED, InputError, Stopped
 from minigpt.report import Clock
 
 STATE, HISTORY = "state.safetensors", "history.jsonl"
@@ -154,7 +154,9 @@ class Journal:
 
         def hear(number, _):
             if self.heard is not None:
-                stop(number)
+                signal.signal(number, before[number])
+                signal.raise_signal(number)
+                return
             self.heard = number
             if self.writes:
                 print("\nstopping after this step; once more: at once", file=sys.stderr)
