@@ -1,4 +1,4 @@
-"""python -m minigpt predict | generate | export | cache"""
+"""python -m minigpt predict | generate | explain | export | cache"""
 
 import itertools
 import json
@@ -10,6 +10,7 @@ import torch
 from minigpt.batches import tokenize
 from minigpt.cache import cache_limit, entries, remove, size_of, states_folder, title_of
 from minigpt.errors import InputError, Parser, errors_for_people
+from minigpt.explain import explain
 from minigpt.export import KINDS, export
 from minigpt.fit import evaluate
 from minigpt.flags import DEVICES, at_least, device_of
@@ -124,7 +125,13 @@ def export_(argv: list[str]) -> None:
     print(f"{args.to} is written; it opens with\n\n{how}")
 
 
-COMMANDS = {"predict": predict, "generate": generate, "export": export_, "cache": cache}
+COMMANDS = {
+    "predict": predict,
+    "generate": generate,
+    "explain": explain,
+    "export": export_,
+    "cache": cache,
+}
 
 
 def main():

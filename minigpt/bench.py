@@ -1,0 +1,200 @@
+"""What the experiments of `explain` stand on: a frozen trunk, labelled texts, and what it makes
+of them at every layer, computed once and kept.
+
+Layer l is what enters block l: layer 0 the embeddings; the last layer is what comes out of the
+trunk, ln_f included, as in transformers' `hidden_states`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+
+import numpy as np
+import tiktoken
+import torch
+from tqdm import tqdm
+
+from minigpt import cache
+from minigpt.batches import AT_ONCE, Tokens, token_batches, tokenize
+from minigpt.classifier import Classifier, pool
+from minigpt.data import SPLITS, Dataset, load_dataset, split_off
+from minigpt.freeze import freeze
+from minigpt.frozen import about_states, keep
+from minigpt.model import GPT2
+from minigpt.packed import packed
+from minigpt.probes import Probe, fit_probe, judge
+from minigpt.readers import Example
+from minigpt.tokenizer import load_tokenizer
+from minigpt.weights import Checkpoint, find_checkpoint, load_trunk
+
+# N texts, B of them in a batch, T tokens, C channels, L blocks, P places
+
+AT_MOST = {"train": 1000, "dev": 250, "test": 1000}  # texts: enough to see what there is to see
+FROM_END, FROM_START = 16, 8  # how many positions are looked at, from either end of a text
+# As Python counts: -1 is the last token, 0 the first; and two that are of all tokens
+PLACES = (*range(-1, -FROM_END - 1, -1), *range(FROM_START), "mean", "max")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # compared, and hashed, by identity
+class Bench:
+    """A frozen trunk and labelled texts."""
+
+    trunk: GPT2  # in eval mode
+    checkpoint: Checkpoint
+    tokenizer: tiktoken.Encoding
+    dataset: Dataset
+    tokens: dict[str, Tokens]  # by split
+    seed: int = 0
+    device: str = "cpu"
+    quiet: bool = True
+    texts: tuple[str, ...] = ()  # what the reader wants to see read
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.dataset.labels
+
+    @property
+    def layers(self) -> int:
+        """The number of layers: one more than blocks."""
+        return len(self.trunk.h) + 1
+
+    @property
+    def chance(self) -> float:
+        """What always naming the commonest class of train is worth on test."""
+        counts = torch.bincount(self.tokens["train"].labels, minlength=len(self.labels))
+        return (self.tokens["test"].labels == counts.argmax()).double().mean().item()
+
+    @property
+    def paired(self) -> bool:
+        return len(self.labels) == 2 and any(e.pair for e in self.examples("test"))
+
+    def examples(self, split: str) -> list[Example]:
+        return getattr(self.dataset, split)
+
+    def tokenize(self, split: str, append_end: bool) -> Tokens:
+        """Return the texts of a split as token ids, within the trunk's context."""
+        context = self.checkpoint.config.n_positions
+        return tokenize(self.examples(split), self.labels, self.tokenizer, context, append_end)
+
+    @functools.cache  # noqa: B019 - a bench lives as long as the program
+    def states(self, split: str) -> "States":
+        """Return what the trunk makes of a split's texts, at all layers and places."""
+        texts = self.tokens[split]
+        batches = token_batches(texts.lengths, AT_ONCE[self.device])
+        about = self.about(texts) | {"places": PLACES}
+        shape = (len(texts), self.layers, len(PLACES), self.trunk.config.n_embd)
+        title = f"states of {len(texts)} texts at {len(PLACES)} places, {self.checkpoint.name}"
+        array = kept(about, title, shape, lambda: self.pieces(texts, batches))
+        return States(array, np.argsort(np.concatenate(batches)), texts.lengths)
+
+    @torch.no_grad()
+    def pieces(self, texts: Tokens, batches: list):  # -> (B, L + 1, P, C) each
+        trunk = packed(self.trunk, self.layers)
+        for rows in tqdm(batches, desc="hidden states", disable=self.quiet or None, leave=False):
+            (ids, lengths), _ = texts.batch(rows)
+            layers = every_layer(trunk, ids.to(self.device))
+            found = [at_places(x.float().cpu(), lengths) for x in layers]  # (B, P, C) each
+            yield torch.stack(found, 1).numpy()
+
+    def pooled(self, texts: Tokens, pooling="last") -> torch.Tensor:  # -> (N, C)
+        """Return the trunk's pooled vectors of texts, kept as train.py keeps them."""
+        vectors = keep(self.frozen(pooling), texts, self.checkpoint)
+        return torch.from_numpy(vectors.states[vectors.starts])
+
+    def frozen(self, pooling="last") -> Classifier:
+        """Return a classifier of which only the head would learn."""
+        model = Classifier(self.trunk, len(self.labels), pooling).to(self.device)
+        freeze(model, set())
+        return model
+
+    def about(self, texts: Tokens) -> dict:
+        """Return what hidden states of these texts depend on."""
+        return about_states(self.frozen(), texts, self.checkpoint)
+
+    def probe(self, vectors: dict[str, torch.Tensor], **how) -> Probe:  # (N, C) by split
+        """Fit a probe on the vectors of train, its penalty chosen on those of dev."""
+        labels = self.tokens["train"].labels, self.tokens["dev"].labels
+        x = vectors["train"], labels[0], vectors["dev"], labels[1]
+        return fit_probe(*x, len(self.labels), **how)
+
+    def accuracy(self, vectors: dict[str, torch.Tensor], **how) -> dict:  # (N, C) by split
+        """Fit a probe, and judge it on test."""
+        logits = self.probe(vectors, **how).logits(vectors["test"])
+        return judge(logits, self.examples("test"), self.labels, self.seed)
+
+    def at(self, layer: int, place: int | str) -> dict[str, torch.Tensor]:  # (N, C) by split
+        """Return the vectors of all texts at one layer and place."""
+        return {split: self.states(split).at(layer, place) for split in SPLITS}
+
+
+@dataclasses.dataclass(frozen=True)
+class States:
+    """Hidden states of N texts, mapped from disk."""
+
+    array: np.ndarray  # (N, L + 1, P, C), in the order in which they were computed
+    order: np.ndarray  # (N,): where text i is in it
+    lengths: np.ndarray  # (N,)
+
+    def at(self, layer: int, place: int | str) -> torch.Tensor:  # -> (N, C)
+        """Return the vectors at one layer and place; of texts too short for it, NaN."""
+        return torch.from_numpy(self.array[self.order, layer, PLACES.index(place)])
+
+
+@torch.no_grad()
+def every_layer(trunk: GPT2, ids, past=None):  # (B, T) -> L + 1 times (B, T, C)
+    """Yield the hidden states of texts, layer by layer."""
+    x = trunk(ids, end=0)
+    for i, block in enumerate(trunk.h):
+        yield x
+        x = block(x, past[i] if past else None)
+    yield trunk.ln_f(x)
+
+
+def at_places(hidden, lengths):  # (B, T, C), (B,) -> (B, P, C)
+    """Return the vectors at all places, NaN where a text is too short."""
+    found = []
+    for place in PLACES:
+        if isinstance(place, str):
+            found.append(pool(hidden, lengths, place))
+        else:
+            at = lengths + place if place < 0 else torch.full_like(lengths, place)  # (B,)
+            there = (at >= 0) & (at < lengths)
+            x = hidden[torch.arange(len(at)), at.clamp(0, hidden.size(1) - 1)]
+            found.append(x.masked_fill(~there[:, None], torch.nan))
+    return torch.stack(found, 1)
+
+
+def kept(about: dict, title: str, shape: tuple, pieces) -> np.ndarray:
+    """Return an array of float32 that depends on `about` alone: from the cache, or made now.
+
+    `pieces` is called for an iterable of its pieces along the first axis.
+    """
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    array = cache.load(key, shape, "<f4")
+    if array is None:
+        array = cache.store(key, shape, "<f4", about | {"title": title}, pieces())
+    return np.asarray(array)
+
+
+def sample(examples: list[Example], most: int, seed: int) -> list[Example]:
+    """Return at most so many examples: twins together, labels in the same shares, in their order.
+
+    By the seed; a smaller sample is not part of a larger one.
+    """
+    if len(examples) <= most:
+        return examples
+    return split_off(examples, most / len(examples), seed)[1]
+
+
+def open_bench(weights: str | None, data: str, device: str, texts=(), quiet=False) -> Bench:
+    """Find the weights and the texts. Raises InputError."""
+    seed = 0
+    checkpoint = find_checkpoint(weights)
+    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
+    dataset = load_dataset(data, seed)
+    parts = {s: sample(getattr(dataset, s), AT_MOST[s], seed) for s in SPLITS}
+    dataset = dataclasses.replace(dataset, **parts)
+    trunk = load_trunk(checkpoint).eval().requires_grad_(False).to(device)
+    bench = Bench(trunk, checkpoint, tokenizer, dataset, {}, seed, device, quiet, tuple(texts))
+    return dataclasses.replace(bench, tokens={s: bench.tokenize(s, False) for s in SPLITS})
