@@ -21,7 +21,7 @@ from minigpt.classifier import Classifier, pool
 from minigpt.data import SPLITS, Dataset, load_dataset, split_off
 from minigpt.freeze import freeze
 from minigpt.frozen import about_states, keep
-from minigpt.model import GPT2
+from minigpt.model import GPT2, initialize
 from minigpt.packed import packed
 from minigpt.probes import Probe, fit_probe, judge
 from minigpt.readers import Example
@@ -69,6 +69,10 @@ class Bench:
     def paired(self) -> bool:
         return len(self.labels) == 2 and any(e.pair for e in self.examples("test"))
 
+    @property
+    def classes(self) -> dict[str, torch.Tensor]:  # (N,) by split
+        return {split: texts.labels for split, texts in self.tokens.items()}
+
     def examples(self, split: str) -> list[Example]:
         return getattr(self.dataset, split)
 
@@ -108,20 +112,32 @@ class Bench:
         freeze(model, set())
         return model
 
+    def with_random_weights(self) -> "Bench":
+        """Return the same with a trunk of the same shape that has learned nothing."""
+        trunk = initialize(GPT2(self.trunk.config), self.seed).eval().requires_grad_(False)
+        name = f"random weights, seed {self.seed}"
+        checkpoint = dataclasses.replace(self.checkpoint, name=name, sha256=name)
+        return dataclasses.replace(self, trunk=trunk.to(self.device), checkpoint=checkpoint)
+
     def about(self, texts: Tokens) -> dict:
         """Return what hidden states of these texts depend on."""
         return about_states(self.frozen(), texts, self.checkpoint)
 
     def probe(self, vectors: dict[str, torch.Tensor], **how) -> Probe:  # (N, C) by split
-        """Fit a probe on the vectors of train, its penalty chosen on those of dev."""
-        labels = self.tokens["train"].labels, self.tokens["dev"].labels
-        x = vectors["train"], labels[0], vectors["dev"], labels[1]
-        return fit_probe(*x, len(self.labels), **how)
+        """Fit a probe on the vectors of train, its penalty chosen on those of dev.
+
+        A text that has no such vector, NaN instead, has no part in it.
+        """
+        there = {split: ~vectors[split].isnan().any(1) for split in ("train", "dev")}
+        x, y = ([part[s][there[s]] for s in there] for part in (vectors, self.classes))
+        return fit_probe(x[0], y[0], x[1], y[1], len(self.labels), **how)
 
     def accuracy(self, vectors: dict[str, torch.Tensor], **how) -> dict:  # (N, C) by split
         """Fit a probe, and judge it on test."""
-        logits = self.probe(vectors, **how).logits(vectors["test"])
-        return judge(logits, self.examples("test"), self.labels, self.seed)
+        there = (~vectors["test"].isnan().any(1)).nonzero()[:, 0].tolist()
+        logits = self.probe(vectors, **how).logits(vectors["test"][there])
+        examples = [self.examples("test")[i] for i in there]
+        return judge(logits, examples, self.labels, self.seed)
 
     def at(self, layer: int, place: int | str) -> dict[str, torch.Tensor]:  # (N, C) by split
         """Return the vectors of all texts at one layer and place."""
@@ -137,7 +153,7 @@ class States:
     lengths: np.ndarray  # (N,)
 
     def at(self, layer: int, place: int | str) -> torch.Tensor:  # -> (N, C)
-        """Return the vectors at one layer and place; of texts too short for it, NaN."""
+        """Return the vectors at one layer and place; NaN for texts too short for it."""
         return torch.from_numpy(self.array[self.order, layer, PLACES.index(place)])
 
 

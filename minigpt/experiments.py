@@ -1,34 +1,20 @@
-"""Why the last token: experiments on a frozen trunk. Each returns plain values, plots.py draws them.
-
-All that is fitted here are linear probes; see explain.py for the command.
+"""Experiments on a frozen trunk: what can be read off its vectors, and what with no training at
+all. Each function returns plain values, which plots.py draws.
 """
 
 import dataclasses
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from minigpt.batches import Tokens
-from minigpt.bench import Bench
+from minigpt.bench import FROM_END, FROM_START, Bench
 from minigpt.data import SPLITS
+from minigpt.findings import against_chance, percent, table
+from minigpt.probes import judge
 
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def row_of(title: str, found: dict) -> list[str]:
-    """Return a row of a table: a title, and what `judge` found."""
-    low, high = found["interval"]
-    cells = [title, percent(found["accuracy"]), f"{100 * low:.1f} to {100 * high:.1f}"]
-    return cells + ([percent(found["pairs"])] if "pairs" in found else [])
-
-
-def table(first: str, rows: dict[str, dict]) -> dict:
-    """Return a table of what `judge` found: a row for each title."""
-    columns = [first, "accuracy", "95 % interval"]
-    if all("pairs" in found for found in rows.values()):
-        columns.append("pairs in order")
-    return {"columns": columns, "rows": [row_of(*row) for row in rows.items()]}
+# N texts, C channels, L blocks, V tokens of a vocabulary
 
 
 def pooling(bench: Bench) -> dict:
@@ -48,15 +34,13 @@ def pooling(bench: Bench) -> dict:
         key: {"title": title} | bench.accuracy(vectors) for key, (title, vectors) in ways.items()
     }
     last, first = found["last"], found["first"]
-    low, high = first["interval"]
-    blind = "no better than chance" if low <= bench.chance <= high else "not quite chance"
     return {
         "question": "Which vector of the last layer knows the rating?",
-        "headline": f"The last token's vector is right about {last['accuracy']:.0%} of the texts, "
-        f"the first's about {first['accuracy']:.0%}",
+        "headline": f"The last token's vector gets {last['accuracy']:.0%} of the texts right, "
+        f"the first token's {first['accuracy']:.0%}",
         "finding": f"A plane on the last token's vector rates {percent(last['accuracy'])} of the "
         f"test texts rightly; on the first token's, which has seen nothing but itself, "
-        f"{percent(first['accuracy'])}: {blind}.",
+        f"{percent(first['accuracy'])}: {against_chance(first, bench.chance)}.",
         "chance": bench.chance,
         "table": table("read at", {row["title"]: row for row in found.values()}),
         "ways": found,
@@ -75,3 +59,121 @@ def padded_in_order(bench: Bench, texts: Tokens, size: int = 32) -> Tokens:
         end = bench.tokenizer.eot_token
         ids += [np.pad(text, (0, longest - len(text)), constant_values=end) for text in batch]
     return dataclasses.replace(texts, ids=ids)
+
+
+def where(bench: Bench) -> dict:
+    """Read the rating at each layer and position. Positions that few texts have are left out."""
+    lengths = np.concatenate([bench.tokens[split].lengths for split in SPLITS])
+    ends = [-n for n in range(1, FROM_END + 1) if (lengths >= n).mean() >= 0.5]
+    starts = [n for n in range(FROM_START) if (lengths > n).mean() >= 0.5]
+    cells = [(layer, place) for layer in range(bench.layers) for place in ends + starts]
+    found = {}
+    for layer, place in tqdm(cells, desc="where", disable=bench.quiet or None, leave=False):
+        found[layer, place] = bench.accuracy(bench.at(layer, place))
+    accuracy = {cell: figures["accuracy"] for cell, figures in found.items()}
+    top = bench.layers - 1
+    best = max(range(bench.layers), key=lambda layer: accuracy[layer, -1])
+    shown = [p for p in (-1, -2, -4, -8, -16, 7, 3, 1, 0) if p in ends + starts]
+    return {
+        "question": "At which layer, and at which position, can the rating be read?",
+        "headline": f"At the last token it rises from {accuracy[0, -1]:.0%} in the embeddings to "
+        f"{accuracy[top, -1]:.0%} at the top",
+        "finding": f"At the last token a plane reads {percent(accuracy[0, -1])} in the embeddings "
+        f"({against_chance(found[0, -1], bench.chance)}), {percent(accuracy[top, -1])} at the top, "
+        f"and most at layer {best}: {percent(accuracy[best, -1])}. At the first token it is "
+        f"{percent(max(accuracy[layer, 0] for layer in range(bench.layers)))} at most.",
+        "chance": bench.chance,
+        "table": {
+            "columns": ["layer", *(str(place) for place in shown)],
+            "rows": [
+                [str(layer), *(percent(accuracy[layer, place]) for place in shown)]
+                for layer in range(bench.layers)
+            ],
+        },
+        "ends": ends,
+        "starts": starts,
+        "from_end": [[accuracy[layer, p] for p in ends] for layer in range(bench.layers)],
+        "from_start": [[accuracy[layer, p] for p in starts] for layer in range(bench.layers)],
+        "last": [found[layer, -1] for layer in range(bench.layers)],
+        "first": [found[layer, 0] for layer in range(bench.layers)],
+    }
+
+
+def controls(bench: Bench) -> dict:
+    """Ask the same of what should know less: where would the rating come from, if not from there?
+
+    Shuffled labels are the plainest of control tasks (Hewitt & Liang 2019): what a probe makes of
+    them it makes of nothing.
+    """
+    top, random = bench.layers - 1, bench.with_random_weights()
+    last = bench.at(top, -1)
+    found = {
+        "trained": ("last token, as pre-trained", bench.accuracy(last)),
+        "random": ("last token, random weights", random.accuracy(pooled(random, "last"))),
+        "random_mean": ("mean of all, random weights", random.accuracy(pooled(random, "mean"))),
+        "shuffled": ("last token, shuffled labels", with_shuffled_labels(bench, last)),
+        "identity": ("which token is the last", bench.accuracy(words(bench, 1), one_scale=True)),
+        "bag": ("which tokens are in the text", bench.accuracy(words(bench), one_scale=True)),
+    }
+    found = {key: {"title": title} | figures for key, (title, figures) in found.items()}
+    gain = found["trained"]["accuracy"] - found["random"]["accuracy"]
+    selectivity = found["trained"]["accuracy"] - found["shuffled"]["accuracy"]
+    return {
+        "question": "Is it pre-training that puts the rating there, or the probe?",
+        "headline": f"With random weights the last token's vector gets "
+        f"{found['random']['accuracy']:.0%}, pre-trained {found['trained']['accuracy']:.0%}",
+        "finding": f"Pre-training is worth {100 * gain:.1f} points: with random weights the last "
+        f"token's vector gives {percent(found['random']['accuracy'])}, "
+        f"{against_chance(found['random'], bench.chance)}. With shuffled labels the same probe "
+        f"gets {percent(found['shuffled']['accuracy'])}: a selectivity of "
+        f"{100 * selectivity:.1f} points. Counting words gets {percent(found['bag']['accuracy'])}, "
+        "but it looks at all of them.",
+        "chance": bench.chance,
+        "table": table("what is read", {row["title"]: row for row in found.values()}),
+        "rows": found,
+        "selectivity": selectivity,
+    }
+
+
+def pooled(bench: Bench, pooling: str) -> dict[str, torch.Tensor]:  # (N, C) by split
+    return {split: bench.pooled(texts, pooling) for split, texts in bench.tokens.items()}
+
+
+def with_shuffled_labels(bench: Bench, vectors: dict, times: int = 10) -> dict:
+    """Judge probes for labels in random order; the interval is from the least to the most."""
+    generator = torch.Generator().manual_seed(bench.seed)
+    found = []
+    for _ in range(times):
+        tokens = dict(bench.tokens)
+        for split in ("train", "dev"):
+            labels = tokens[split].labels
+            labels = labels[torch.randperm(len(labels), generator=generator)]
+            tokens[split] = dataclasses.replace(tokens[split], labels=labels)
+        found.append(dataclasses.replace(bench, tokens=tokens).accuracy(vectors))
+    figures = {"times": times}
+    for value, interval in (("accuracy", "interval"), ("pairs", "pairs_interval")):
+        if value in found[0]:
+            values = [one[value] for one in found]
+            figures |= {value: float(np.mean(values)), interval: (min(values), max(values))}
+    return figures
+
+
+def words(bench: Bench, last: int = 0) -> dict[str, torch.Tensor]:  # (N, N of train) by split
+    """Return which tokens occur in each text, or in its `last` few: without any model.
+
+    There are more tokens in a vocabulary than texts to learn from. A plane with an L2 penalty never
+    leaves the space that the texts of train span, so that its axes can stand for the tokens.
+    """
+    size = bench.tokenizer.n_vocab
+    counts = {}
+    for split, texts in bench.tokens.items():
+        counts[split] = torch.zeros(len(texts), size, dtype=torch.float64)  # (N, V)
+        for row, ids in zip(counts[split], texts.ids, strict=True):
+            row[torch.from_numpy(ids[-last:])] = 1.0
+    seen = counts["train"].any(0)
+    axes = torch.linalg.svd(counts["train"][:, seen], full_matrices=False).Vh  # (N of train, V)
+    return {split: x[:, seen] @ axes.T for split, x in counts.items()}
+
+
+def judge_on_test(bench: Bench, logits) -> dict:  # (N, K)
+    return judge(logits, bench.examples("test"), bench.labels, bench.seed)

@@ -17,7 +17,11 @@ from minigpt.bench import Bench, open_bench
 from minigpt.errors import InputError, Parser
 from minigpt.flags import DEVICES, device_of, named
 
-EXPERIMENTS = {"pooling": experiments.pooling}
+EXPERIMENTS = {
+    "pooling": experiments.pooling,
+    "where": experiments.where,
+    "controls": experiments.controls,
+}
 
 
 def chosen(names: str | None) -> list[str]:

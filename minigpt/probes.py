@@ -33,17 +33,18 @@ class Probe:
         return F.pad(scores, (1, 0)) if scores.size(1) == 1 else scores
 
 
-def fit_probe(train, labels, dev, dev_labels, classes: int, standardise=True) -> Probe:
+def fit_probe(train, labels, dev, dev_labels, classes: int, one_scale=False) -> Probe:
     """Fit a probe on vectors (N, C) of train; the penalty is the one with the least loss on dev.
 
-    As in scikit-learn's LogisticRegression with C = 1 / penalty: the bias is free. Of more than two
-    classes, each is told from the rest.
+    Vectors are standardised: each channel by its own spread, or all by `one_scale`, which leaves
+    what is rare small. As in scikit-learn's LogisticRegression with C = 1 / penalty, the bias is
+    free. Of more than two classes, each is told from the rest.
     """
     train, dev = train.double(), dev.double()
-    mean, spread = torch.zeros_like(train[0]), torch.ones_like(train[0])
-    if standardise:
-        mean, spread = train.mean(0), train.std(0, correction=0)
-        spread[spread < 1e-9 * (mean.abs() + 1)] = 1.0  # a constant channel
+    mean, spread = train.mean(0), train.std(0, correction=0)
+    if one_scale:
+        spread = spread.square().mean().sqrt().expand_as(spread)
+    spread = torch.where(spread > 1e-6 * mean.abs(), spread, 1.0)  # a constant channel
     X, X_dev = (F.pad((x - mean) / spread, (0, 1), value=1.0) for x in (train, dev))
     y, y_dev = one_against_rest(labels, classes), one_against_rest(dev_labels, classes)
     W, best = train.new_zeros(y.size(1), X.size(1)), (np.inf,)
