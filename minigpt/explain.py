@@ -16,11 +16,14 @@ from minigpt import experiments, plots
 from minigpt.bench import Bench, open_bench
 from minigpt.errors import InputError, Parser
 from minigpt.flags import DEVICES, device_of, named
+from minigpt.page import write_page
+from minigpt.reading import reading
 
 EXPERIMENTS = {
     "pooling": experiments.pooling,
     "where": experiments.where,
     "controls": experiments.controls,
+    "reading": reading,
 }
 
 
@@ -115,7 +118,7 @@ def check_place(out: str) -> Path:
 
 
 def write(folder: Path, results: dict) -> Path:
-    """Write results.json and the figures, each of them whole or not at all."""
+    """Write results.json, the figures and the page, each of them whole or not at all."""
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
         text = json.dumps(results, indent=1, allow_nan=False)
@@ -126,8 +129,9 @@ def write(folder: Path, results: dict) -> Path:
                 figure = plots.PLOTS[name](result, results["about"])
                 plots.save(figure, new / name)
                 figures[name] = plots.svg(figure)
+        write_page(results, figures, new / "index.html")
         for file in sorted(new.iterdir()):
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    return folder / "results.json"
+    return folder / "index.html"
