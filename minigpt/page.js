@@ -6,7 +6,7 @@
 
 const { labels, sentences } = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 // What is on show: the texts of one choice (a text, or twins), the layer whose verdicts colour the
 // words, the block whose attention underlines them, and the word that both are told of.
@@ -173,7 +173,7 @@ function bar(name, value, side, from, long) {
 function stop() {
   clearInterval(clock);
   clock = null;
-  at("play").textContent = "Read";
+  at("play").textContent = "Play";
 }
 
 function play() {
@@ -197,6 +197,7 @@ if (sentences.length) {
   });
   at("negative").textContent = labels[0];
   at("positive").textContent = labels[1];
+  at("layers-title").textContent = `Probability of “${labels[1]}”, by layer`;
   at("sentence").addEventListener("change", () => { stop(); showChoice(Number(at("sentence").value)); });
   at("previous").addEventListener("click", () => { stop(); showChoice(now.choice - 1); });
   at("next").addEventListener("click", () => { stop(); showChoice(now.choice + 1); });

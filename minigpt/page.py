@@ -60,7 +60,8 @@ def possible(text: str) -> str:
 
 
 def escaped(text) -> str:
-    return html.escape(possible(str(text)))
+    """Return a text as HTML; no line breaks between a number and its sign."""
+    return html.escape(possible(str(text)).replace(" %", "\u00a0%"))
 
 
 def json_in_html(value) -> str:
