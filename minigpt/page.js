@@ -38,7 +38,8 @@ function visible(token) {
 }
 
 function verdict(positive) {
-  return positive >= 0.5 ? `${percent(positive)} ${labels[1]}` : `${percent(1 - positive)} ${labels[0]}`;
+  const [share, label] = positive >= 0.5 ? [positive, labels[1]] : [1 - positive, labels[0]];
+  return `${percent(share)} for ${label}`;
 }
 
 function layerName(layer) {

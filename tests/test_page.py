@@ -257,7 +257,7 @@ def percent(share: float) -> str:
 
 
 def verdict(p: float) -> str:
-    return f"{percent(p)} good" if p >= 0.5 else f"{percent(1 - p)} bad"
+    return f"{percent(p)} for good" if p >= 0.5 else f"{percent(1 - p)} for bad"
 
 
 def shows(browser, i: int, t: int, layer: int, block: int) -> None:
