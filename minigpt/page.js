@@ -143,32 +143,37 @@ function paint() {
 }
 
 function tell({ tokens, positive, attention }, here) {
-  const name = visible(tokens[here]);
-  const p = positive[now.layer][here];
-  at("told").replaceChildren("If the text ended at ", element("strong", {}, name));
-  at("told").append(`, token ${here + 1} of ${tokens.length}: ${verdict(p)}, ${layerName(now.layer)}.`);
-  const rows = positive.map((row, layer) => {
-    const side = row[here] >= 0.5 ? "pro" : "con";
-    const from = Math.min(row[here], 0.5);
-    const made = bar(layer ? `block ${layer}` : "embeddings", percent(row[here]), side, from, Math.abs(row[here] - 0.5));
-    made.classList.toggle("shown", layer === now.layer);
-    return made;
+  at("told").replaceChildren(
+    "If the text ended at ",
+    element("strong", {}, visible(tokens[here])),
+    `, token ${here + 1} of ${tokens.length}: `,
+    `${verdict(positive[now.layer][here])}, ${layerName(now.layer)}.`,
+  );
+  const verdicts = positive.map((row, layer) => {
+    const p = row[here];
+    const line = bar(layer ? `block ${layer}` : "embeddings", p, Math.min(p, 0.5), Math.max(p, 0.5));
+    line.classList.add(p >= 0.5 ? "pro" : "con");
+    line.classList.toggle("shown", layer === now.layer);
+    return line;
   });
-  at("layers").replaceChildren(...rows.reverse()); // the last layer on top, as the trunk is drawn
+  at("layers").replaceChildren(...verdicts.reverse()); // the last on top, as the trunk is drawn
+  const looks = attention[now.block - 1][here].map((weight, t) => {
+    return { weight, name: visible(tokens[t]) + (t === here ? " (itself)" : "") };
+  });
+  looks.sort((a, b) => b.weight - a.weight);
   at("attention-title").textContent = `Where its attention goes in block ${now.block}`;
-  const looked = attention[now.block - 1][here].map((weight, t) => ({ weight, t }));
-  looked.sort((a, b) => b.weight - a.weight);
   at("attention").replaceChildren(
-    ...looked.slice(0, 7).map(({ weight, t }) => bar(t === here ? `${visible(tokens[t])} (itself)` : visible(tokens[t]), percent(weight), "", 0, weight)),
+    ...looks.slice(0, 7).map(({ weight, name }) => bar(name, weight, 0, weight)),
   );
 }
 
-function bar(name, value, side, from, long) {
-  const inner = element("i", side ? { class: side } : {});
+// A line of a list: a name, a bar from one share of the width to another, and the number.
+function bar(name, share, from, to) {
+  const inner = element("i");
   inner.style.setProperty("--from", `${100 * from}%`);
-  inner.style.setProperty("--long", `${100 * long}%`);
+  inner.style.setProperty("--long", `${100 * (to - from)}%`);
   const track = element("span", { class: "bar", "aria-hidden": "true" }, inner);
-  return element("li", {}, element("span", { title: name }, name), track, element("span", {}, value));
+  return element("li", {}, element("span", { title: name }, name), track, element("span", {}, percent(share)));
 }
 
 function stop() {
