@@ -126,7 +126,7 @@ def write(folder: Path, results: dict) -> Path:
         figures = {}
         for name, result in results["experiments"].items():
             if name in plots.PLOTS and "skipped" not in result:
-                figure = plots.PLOTS[name](result, results["about"])
+                figure = plots.draw(name, result, results["about"])
                 plots.save(figure, new / name)
                 figures[name] = plots.svg(figure)
         write_page(results, figures, new / "index.html")

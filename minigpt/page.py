@@ -15,7 +15,12 @@ from string import Template
 
 from minigpt.plots import GRID, INK
 
-SHORT = ("pooling", "controls", "knock-out", "ladder")  # the findings that together are the short answer
+SHORT = (
+    "pooling",
+    "controls",
+    "knock-out",
+    "ladder",
+)  # the findings that together are the short answer
 LONG = 12  # a table of more rows than this is folded
 
 

@@ -155,3 +155,9 @@ def reading(result: dict, about: dict) -> Figure:
 
 
 PLOTS = {"pooling": pooling, "reading": reading}
+
+
+def draw(name: str, result: dict, about: dict) -> Figure:
+    """Draw the figure of an experiment; matplotlib asks for the style at each line and each text."""
+    with mpl.rc_context(STYLE):
+        return PLOTS[name](result, about)
