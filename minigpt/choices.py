@@ -16,8 +16,10 @@ ONLY = "tensors by their names, or bitfit (all biases), or norms (layer norms)"
 EPOCHS = "default: 20 for a frozen trunk; else 3, or 6 for fewer than 5,000 texts"
 
 
-def parse(description: str):
-    """Read the flags; raise InputError for those that contradict each other."""
+def parse(description: str, argv: list[str] | None = None):
+    """Read the flags, those of the command line if no others; raise InputError for those that
+    contradict each other.
+    """
     parser = Parser(description=description.split("\n")[0])
     add = parser.add_argument
     add("--weights", type=named, help=WEIGHTS)
@@ -56,7 +58,7 @@ def parse(description: str):
     add("--compile", action="store_true", help="compile the blocks: for long runs")
     add("--out", type=named, help="folder for the run (default: runs/NAME, made from the choices)")
     add("--quiet", action="store_true", help="print the last table only")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.compile and not shutil.which(os.environ.get("CXX", "c++")):
         raise InputError("--compile needs a C++ compiler, and there is none here; leave it out")
     if args.freeze_trunk and args.warm_head:

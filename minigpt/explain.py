@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minigpt import experiments, plots
+from minigpt import experiments, plots, travel, words
 from minigpt.bench import Bench, open_bench
 from minigpt.errors import InputError, Parser
 from minigpt.flags import DEVICES, device_of, named
@@ -23,6 +23,10 @@ EXPERIMENTS = {
     "pooling": experiments.pooling,
     "where": experiments.where,
     "controls": experiments.controls,
+    "knock-out": travel.knock_out,
+    "patching": travel.patching,
+    "words": words.words,
+    "ladder": ladder.ladder,
     "reading": reading,
 }
 

@@ -3,7 +3,9 @@
 Logistic regression by hand, fitted to convergence. Knows nothing of where vectors come from.
 """
 
+import contextlib
 import dataclasses
+import functools
 
 import numpy as np
 import torch
@@ -33,6 +35,18 @@ class Probe:
         return F.pad(scores, (1, 0)) if scores.size(1) == 1 else scores
 
 
+@contextlib.contextmanager
+def one_thread():
+    """Compute in one thread: matrices as small as these only wait for a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def fit_probe(train, labels, dev, dev_labels, classes: int, one_scale=False) -> Probe:
     """Fit a probe on vectors (N, C) of train; the penalty is the one with the least loss on dev.
 
@@ -96,13 +110,18 @@ def bootstrap_interval(right, groups, seed=0) -> tuple[float, float]:  # (N,), (
 
     The texts of a pair are much alike, so that a draw of single texts would be too sure of itself.
     """
-    G = groups.max() + 1
+    G = int(groups.max()) + 1
     sums = np.stack([np.bincount(groups, right, G), np.bincount(groups, minlength=G)])  # (2, G)
-    random = np.random.default_rng(seed)
-    drawn = random.multinomial(G, np.full(G, 1 / G), DRAWS)  # (DRAWS, G): how often each is drawn
-    hits, texts = sums @ drawn.T
+    hits, texts = sums @ draws(G, seed).T
     low, high = np.quantile(hits / texts, (0.025, 0.975))
     return float(low), float(high)
+
+
+@functools.lru_cache(4)
+def draws(groups: int, seed: int) -> np.ndarray:  # -> (DRAWS, G)
+    """Return how often each group is drawn, draw by draw."""
+    random = np.random.default_rng(seed)
+    return random.multinomial(groups, np.full(groups, 1 / groups), DRAWS).astype(float)
 
 
 def judge(logits, examples: list[Example], labels: tuple[str, ...], seed=0) -> dict:  # (N, K)

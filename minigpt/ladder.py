@@ -1,0 +1,117 @@
+"""Jointly or not: every way to tune, from the head alone to everything, on the same texts.
+
+Each rung is what `train.py` does with these flags; outcomes are kept from run to run.
+"""
+
+import dataclasses
+import hashlib
+import shlex
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from minigpt.batches import Tokens
+from minigpt.bench import Bench, kept, sample
+from minigpt.choices import parse, settle
+from minigpt.classifier import Classifier
+from minigpt.data import SPLITS
+from minigpt.findings import percent, table
+from minigpt.fit import evaluate, fit, recipe_of
+from minigpt.freeze import count, freeze, names_to_learn
+from minigpt.frozen import keep
+from minigpt.peft import put_on
+from minigpt.probe import HEAD, fit_head
+from minigpt.probes import judge
+from minigpt.weights import load_trunk
+
+RUNGS = {
+    "head": ("the head only", "--freeze-trunk"),
+    "last_1": ("the last block", "--train-last 1"),
+    "last_2": ("the last two blocks", "--train-last 2"),
+    "prompt": ("a prompt of 16", "--prompt 16"),
+    "prefix": ("a prefix of 16", "--prefix 16"),
+    "lora": ("LoRA, rank 8", "--lora 8"),
+    "adapter": ("adapters of 16", "--adapter 16"),
+    "all": ("everything", ""),
+    "lp_ft": ("the head, then everything", "--warm-head 20"),
+}
+CURVES = ("head", "last_1")  # those that are also shown fewer texts
+SIZES, DRAWS = (10, 30, 100, 300), 3  # texts, and samples of each size
+STEPS = 50  # of gradient descent, at least: six epochs of ten texts would be six
+FORMAT = 1  # of an outcome that is kept: raise it when training comes to something else
+
+
+def tune(bench: Bench, flags: str, train: Tokens) -> tuple[int, torch.Tensor]:  # -> ..., (N, K)
+    """Return how many numbers learn with these flags of train.py, and what test then scores."""
+    args = parse("", shlex.split(flags))
+    torch.manual_seed(args.seed)
+    trunk = load_trunk(bench.checkpoint, args.dropout)
+    added = put_on(trunk, vars(args))
+    learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)
+    vectors = not added and all(trunk.get_parameter(name).dim() < 2 for name in learn)
+    settle(args, bench.checkpoint, vectors, len(train))
+    texts = [shortened(t, args.max_length) for t in (train, bench.tokens["dev"], bench.tokens["test"])]
+    model = Classifier(trunk, len(bench.labels), args.pool).to(bench.device)
+    freeze(model, learn)
+    about = {
+        "outcome": FORMAT,
+        "flags": vars(args),
+        "texts": [bench.about(t) | {"labels": t.labels.tolist()} for t in texts],
+        "torch": torch.__version__,
+    }
+    title = f"test scores of {bench.checkpoint.name}, {flags or 'everything'}, {len(train)} texts"
+    shape = len(texts[2]), len(bench.labels)
+    logits = kept(about, title, shape, lambda: [trained(model, args, learn, texts, bench.checkpoint)])
+    return count(model)["learning"], torch.from_numpy(logits)
+
+
+def trained(model: Classifier, args, learn: set, texts: list, checkpoint) -> np.ndarray:  # (N, K)
+    """Train as train.py does; return what the last of three sets of texts then scores."""
+    torch.manual_seed(args.seed)
+    recipe = recipe_of(vars(args))
+    if args.freeze_trunk or args.warm_head:
+        freeze(model, set())
+        own = {"epochs": args.warm_head, "lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
+        first = dataclasses.replace(recipe, **own) if args.warm_head else recipe
+        fit_head(model, *(keep(model, t, checkpoint) for t in texts[:2]), first)
+        freeze(model, learn)
+    if not args.freeze_trunk:
+        fit(model, *(keep(model, t, checkpoint) for t in texts[:2]), recipe)
+    return evaluate(model, keep(model, texts[2], checkpoint)).numpy()
+
+
+def shortened(texts: Tokens, most: int) -> Tokens:
+    """Return texts cut to so many tokens: what is put before them takes its room."""
+    return dataclasses.replace(texts, ids=[ids[:most] for ids in texts.ids])
+
+
+def ladder(bench: Bench) -> dict:
+    """Let more and more learn along; and show some of them fewer texts."""
+    train, found = bench.tokens["train"], {}
+    sizes = [n for n in SIZES if n < len(train)]
+    bar = tqdm(total=len(RUNGS) + len(CURVES) * len(sizes) * DRAWS, desc="ladder", leave=False)
+    bar.disable = bar.disable or bench.quiet
+    for key, (title, flags) in RUNGS.items():
+        learning, logits = tune(bench, flags, train)
+        figures = judge(logits, bench.examples("test"), bench.labels, bench.seed)
+        found[key] = {"title": title, "flags": flags, "learning": learning} | figures
+        bar.update()
+    curves = {key: [] for key in CURVES}
+    for key, points in curves.items():
+        for n in sizes:
+            right = []
+            for draw in range(DRAWS):
+                few = few_texts(bench, n, draw)
+                flags = RUNGS[key][1]
+                if key != "head":
+                    epochs = max(6, math.ceil(STEPS / math.ceil(len(few) / 32)))
+                    flags += f" --epochs {epochs}"
+                _, logits = tune(bench, flags, few)
+                right.append(judge(logits, bench.examples("test"), bench.labels)["accuracy"])
+                bar.update()
+            point = {"texts": n, "accuracy": float(np.mean(right)), "range": [min(right), max(right)]}
+            points.append(point)
+        points.append({"texts": len(train), "accuracy": found[key]["accuracy"]})
+    bar.close()
+    return words_for(bench, found, curves)

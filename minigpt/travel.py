@@ -1,0 +1,116 @@
+"""Experiments on the way to the last token: which attention brings the rating there, and from where.
+
+Each function returns plain values, which plots.py draws.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from minigpt.batches import Tokens
+from minigpt.bench import FROM_END, Bench
+from minigpt.data import SPLITS
+from minigpt.findings import against_chance, percent, table
+from minigpt.interventions import cut_vectors, cuts, patched_vectors
+
+# N texts, C channels, L blocks
+
+PAIRS = 100  # to patch, at most
+
+
+def knock_out(bench: Bench) -> dict:
+    """Cut the last token's attention to the others, in some blocks or beyond a few tokens.
+
+    A new probe is fitted each time: the question is what is still there, not what confuses a probe.
+    """
+    ways, top = cuts(len(bench.trunk.h)), len(bench.trunk.h) - 1
+    vectors = {split: cut_vectors(bench, bench.tokens[split]) for split in SPLITS}
+    found = {}
+    for i, (kind, where) in enumerate(ways):
+        one = {split: torch.from_numpy(array[:, i]) for split, array in vectors.items()}
+        title = {
+            "nothing": "nothing is cut",
+            "from": f"cut in block {where} and above" if where else "cut in all blocks",
+            "up to": f"cut in blocks up to {where}",
+            "only": f"cut in block {where} only",
+            "window": f"sees the last {where} tokens only" if where > 1 else "sees itself only",
+        }[kind]
+        found[kind, where] = {"title": title, "kind": kind, "at": where} | bench.accuracy(one)
+    whole, none = found["nothing", 0], found["from", 0]
+    single = min((found["only", b] for b in range(top + 1)), key=lambda row: row["accuracy"])
+    late, early = found["from", top // 2 + 1], found["up to", top // 2]
+    return {
+        "question": "In which blocks does the last token's attention fetch the rating?",
+        "headline": f"Without attention the last token gets {none['accuracy']:.0%}, "
+        f"with all of it {whole['accuracy']:.0%}",
+        "finding": f"With all attention of the last token cut, {percent(none['accuracy'])} are "
+        f"right, {against_chance(none, bench.chance)}; whole, {percent(whole['accuracy'])}. Cut in "
+        f"the lower half only, {percent(early['accuracy'])}; in the upper half only, "
+        f"{percent(late['accuracy'])}. The most that one block by itself is worth: "
+        f"{100 * (whole['accuracy'] - single['accuracy']):.1f} points ({single['title']}).",
+        "chance": bench.chance,
+        "table": table("the last token's attention", {r["title"]: r for r in found.values()}),
+        "rows": [*found.values()],
+    }
+
+
+def patching(bench: Bench) -> dict:
+    """Put a twin's vector in place of a text's own: where does the verdict go over to the twin?"""
+    question = "Which vector, put in its twin's place, takes the verdict along?"
+    if not bench.paired:
+        why = f"{bench.dataset.name} has no pairs: twins with opposite labels, in a column `pair`"
+        return {"question": question, "skipped": why}
+    texts, twins = twins_of(bench)
+    if not len(texts):
+        why = f"no two twins of {bench.dataset.name} are {FROM_END} tokens long or longer"
+        return {"question": question, "skipped": why}
+    places = list(range(-FROM_END, 0))
+    probe = bench.probe(bench.at(bench.layers - 1, -1))
+    vectors = torch.from_numpy(patched_vectors(bench, texts, twins, places))
+    scores = probe.logits(vectors.flatten(0, 2))[:, 1].view(vectors.shape[:3])  # (N, L + 1, places)
+    own = probe.logits(bench.pooled(texts))[:, 1]  # (N,): log odds
+    theirs = own[twins]
+    aim = 1 - 2.0 * texts.labels  # where the twin's rating is: 1 or -1
+    moved = ((scores - own[:, None, None]) * aim[:, None, None]).sum(0) / (
+        (theirs - own) * aim
+    ).sum()
+    differ = (own > 0) != (theirs > 0)
+    over = ((scores > 0) == (theirs > 0)[:, None, None])[differ].double().mean(0)
+    block = next(l for l in range(bench.layers) if moved[l, -1] >= 0.5)
+    early = moved[0].max().item()
+    return {
+        "question": question,
+        "headline": f"From layer {block} on, the last token's vector carries most of the verdict",
+        "finding": f"Put into the embeddings, no single one of the last {FROM_END} tokens moves "
+        f"the score by more than {percent(early)} of the way to the twin's; at the last token, "
+        f"whose word is the same in both, the share is {percent(moved[1, -1].item())} at layer 1 "
+        f"and at least half from layer {block} on.",
+        "chance": 0.0,
+        "table": {
+            "columns": ["layer", *(str(place) for place in places[::-1][:8])],
+            "rows": [
+                [str(layer), *(percent(x) for x in row.flip(0)[:8].tolist())]
+                for layer, row in enumerate(moved)
+            ],
+        },
+        "pairs": len(texts) // 2,
+        "texts_with_differing_verdicts": int(differ.sum()),
+        "places": places,
+        "moved": moved.tolist(),
+        "gone_over": over.tolist() if differ.any() else [],
+    }
+
+
+def twins_of(bench: Bench) -> tuple[Tokens, np.ndarray]:  # -> (N texts), (N,)
+    """Return the texts of test that have a twin, and the number of each one's twin among them."""
+    texts, rows = bench.tokens["test"], {}
+    for i, example in enumerate(bench.examples("test")):
+        if example.pair and texts.lengths[i] >= FROM_END:
+            rows.setdefault(example.pair, []).append(i)
+    pairs = np.array([pair for pair in rows.values() if len(pair) == 2]).reshape(-1, 2)
+    random = np.random.default_rng(bench.seed)
+    pairs = pairs[np.sort(random.permutation(len(pairs))[:PAIRS])]
+    chosen = pairs.flatten()
+    ids = [texts.ids[i] for i in chosen]
+    return Tokens(ids, texts.labels[torch.from_numpy(chosen)]), np.arange(len(chosen)) ^ 1
