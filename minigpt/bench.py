@@ -112,6 +112,10 @@ class Bench:
         freeze(model, set())
         return model
 
+    def lengths(self) -> dict[str, torch.Tensor]:  # (N, 1) by split
+        """Return how many tokens each text has."""
+        return {s: torch.from_numpy(texts.lengths)[:, None] for s, texts in self.tokens.items()}
+
     def with_random_weights(self) -> "Bench":
         """Return the same with a trunk of the same shape that has learned nothing."""
         trunk = initialize(GPT2(self.trunk.config), self.seed).eval().requires_grad_(False)

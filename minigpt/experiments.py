@@ -12,7 +12,6 @@ from minigpt.batches import Tokens
 from minigpt.bench import FROM_END, FROM_START, Bench
 from minigpt.data import SPLITS
 from minigpt.findings import against_chance, percent, table
-from minigpt.probes import judge
 
 # N texts, C channels, L blocks, V tokens of a vocabulary
 
@@ -112,8 +111,10 @@ def controls(bench: Bench) -> dict:
         "random": ("last token, random weights", random.accuracy(pooled(random, "last"))),
         "random_mean": ("mean of all, random weights", random.accuracy(pooled(random, "mean"))),
         "shuffled": ("last token, shuffled labels", with_shuffled_labels(bench, last)),
-        "identity": ("which token is the last", bench.accuracy(words(bench, 1), one_scale=True)),
-        "bag": ("which tokens are in the text", bench.accuracy(words(bench), one_scale=True)),
+        "last_word": ("which token is the last", counted(bench, slice(-1, None))),
+        "first_word": ("which token is the first", counted(bench, slice(1))),
+        "length": ("how long the text is", bench.accuracy(bench.lengths())),
+        "bag": ("which tokens are in the text", counted(bench, slice(None))),
     }
     found = {key: {"title": title} | figures for key, (title, figures) in found.items()}
     gain = found["trained"]["accuracy"] - found["random"]["accuracy"]
@@ -158,22 +159,19 @@ def with_shuffled_labels(bench: Bench, vectors: dict, times: int = 10) -> dict:
     return figures
 
 
-def words(bench: Bench, last: int = 0) -> dict[str, torch.Tensor]:  # (N, N of train) by split
-    """Return which tokens occur in each text, or in its `last` few: without any model.
+def counted(bench: Bench, part: slice) -> dict:
+    """Judge a probe that knows which tokens occur in a part of each text, without any model.
 
     There are more tokens in a vocabulary than texts to learn from. A plane with an L2 penalty never
     leaves the space that the texts of train span, so that its axes can stand for the tokens.
     """
     size = bench.tokenizer.n_vocab
-    counts = {}
+    there = {}
     for split, texts in bench.tokens.items():
-        counts[split] = torch.zeros(len(texts), size, dtype=torch.float64)  # (N, V)
-        for row, ids in zip(counts[split], texts.ids, strict=True):
-            row[torch.from_numpy(ids[-last:])] = 1.0
-    seen = counts["train"].any(0)
-    axes = torch.linalg.svd(counts["train"][:, seen], full_matrices=False).Vh  # (N of train, V)
-    return {split: x[:, seen] @ axes.T for split, x in counts.items()}
-
-
-def judge_on_test(bench: Bench, logits) -> dict:  # (N, K)
-    return judge(logits, bench.examples("test"), bench.labels, bench.seed)
+        there[split] = torch.zeros(len(texts), size, dtype=torch.float64)  # (N, V)
+        for row, ids in zip(there[split], texts.ids, strict=True):
+            row[torch.from_numpy(ids[part])] = 1.0
+    seen = there["train"].any(0)
+    axes = torch.linalg.svd(there["train"][:, seen], full_matrices=False).Vh  # (N of train, V)
+    vectors = {split: x[:, seen] @ axes.T for split, x in there.items()}
+    return bench.accuracy(vectors, one_scale=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minigpt import experiments, plots, travel, words
+from minigpt import experiments, ladder, plots, travel, words
 from minigpt.bench import Bench, open_bench
 from minigpt.errors import InputError, Parser
 from minigpt.flags import DEVICES, device_of, named

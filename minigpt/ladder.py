@@ -4,7 +4,7 @@ Each rung is what `train.py` does with these flags; outcomes are kept from run t
 """
 
 import dataclasses
-import hashlib
+import math
 import shlex
 
 import numpy as np
@@ -15,7 +15,6 @@ from minigpt.batches import Tokens
 from minigpt.bench import Bench, kept, sample
 from minigpt.choices import parse, settle
 from minigpt.classifier import Classifier
-from minigpt.data import SPLITS
 from minigpt.findings import percent, table
 from minigpt.fit import evaluate, fit, recipe_of
 from minigpt.freeze import count, freeze, names_to_learn
@@ -51,7 +50,9 @@ def tune(bench: Bench, flags: str, train: Tokens) -> tuple[int, torch.Tensor]:  
     learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)
     vectors = not added and all(trunk.get_parameter(name).dim() < 2 for name in learn)
     settle(args, bench.checkpoint, vectors, len(train))
-    texts = [shortened(t, args.max_length) for t in (train, bench.tokens["dev"], bench.tokens["test"])]
+    texts = [
+        shortened(t, args.max_length) for t in (train, bench.tokens["dev"], bench.tokens["test"])
+    ]
     model = Classifier(trunk, len(bench.labels), args.pool).to(bench.device)
     freeze(model, learn)
     about = {
@@ -62,7 +63,9 @@ def tune(bench: Bench, flags: str, train: Tokens) -> tuple[int, torch.Tensor]:  
     }
     title = f"test scores of {bench.checkpoint.name}, {flags or 'everything'}, {len(train)} texts"
     shape = len(texts[2]), len(bench.labels)
-    logits = kept(about, title, shape, lambda: [trained(model, args, learn, texts, bench.checkpoint)])
+    logits = kept(
+        about, title, shape, lambda: [trained(model, args, learn, texts, bench.checkpoint)]
+    )
     return count(model)["learning"], torch.from_numpy(logits)
 
 
@@ -110,8 +113,46 @@ def ladder(bench: Bench) -> dict:
                 _, logits = tune(bench, flags, few)
                 right.append(judge(logits, bench.examples("test"), bench.labels)["accuracy"])
                 bar.update()
-            point = {"texts": n, "accuracy": float(np.mean(right)), "range": [min(right), max(right)]}
+            point = {
+                "texts": n,
+                "accuracy": float(np.mean(right)),
+                "range": [min(right), max(right)],
+            }
             points.append(point)
         points.append({"texts": len(train), "accuracy": found[key]["accuracy"]})
     bar.close()
-    return words_for(bench, found, curves)
+    head, best = found["head"], max(found.values(), key=lambda row: row["accuracy"])
+    gain = 100 * (best["accuracy"] - head["accuracy"])
+    within = [row for row in found.values() if row["interval"][1] >= best["accuracy"]]
+    least = min(within, key=lambda row: row["learning"])
+    return {
+        "question": "Must the trunk learn along, and how much of it?",
+        "headline": f"A head on a frozen trunk gets {head['accuracy']:.0%}; learning along adds "
+        f"{gain:.0f} points at most",
+        "finding": f"The head alone gets {percent(head['accuracy'])}. The most is "
+        f"{percent(best['accuracy'])} ({best['title']}): {gain:.1f} points more. The fewest numbers "
+        f"that learn and come so close that {len(bench.tokens['test'])} test texts do not tell: "
+        f"{least['learning']:,} ({least['title']}, {percent(least['accuracy'])}).",
+        "chance": bench.chance,
+        "table": with_counts(found),
+        "rungs": found,
+        "curves": curves,
+        "draws": DRAWS,
+    }
+
+
+def with_counts(found: dict) -> dict:
+    """Return the table of the rungs, with how many numbers learn."""
+    cells = table("what learns", {row["title"]: row for row in found.values()})
+    cells["columns"].insert(1, "numbers that learn")
+    for line, row in zip(cells["rows"], found.values(), strict=True):
+        line.insert(1, f"{row['learning']:,}")
+    return cells
+
+
+def few_texts(bench: Bench, n: int, draw: int) -> Tokens:
+    """Return about `n` texts of train, by `draw`: twins together, labels in the same shares."""
+    chosen = {id(e) for e in sample(bench.examples("train"), n, draw)}
+    rows = [i for i, e in enumerate(bench.examples("train")) if id(e) in chosen]
+    texts = bench.tokens["train"]
+    return Tokens([texts.ids[i] for i in rows], texts.labels[torch.tensor(rows)])

@@ -3,8 +3,6 @@
 Each function returns plain values, which plots.py draws.
 """
 
-import dataclasses
-
 import numpy as np
 import torch
 
@@ -37,7 +35,7 @@ def knock_out(bench: Bench) -> dict:
             "window": f"sees the last {where} tokens only" if where > 1 else "sees itself only",
         }[kind]
         found[kind, where] = {"title": title, "kind": kind, "at": where} | bench.accuracy(one)
-    whole, none = found["nothing", 0], found["from", 0]
+    whole, none, length = found["nothing", 0], found["from", 0], bench.accuracy(bench.lengths())
     single = min((found["only", b] for b in range(top + 1)), key=lambda row: row["accuracy"])
     late, early = found["from", top // 2 + 1], found["up to", top // 2]
     return {
@@ -45,13 +43,16 @@ def knock_out(bench: Bench) -> dict:
         "headline": f"Without attention the last token gets {none['accuracy']:.0%}, "
         f"with all of it {whole['accuracy']:.0%}",
         "finding": f"With all attention of the last token cut, {percent(none['accuracy'])} are "
-        f"right, {against_chance(none, bench.chance)}; whole, {percent(whole['accuracy'])}. Cut in "
-        f"the lower half only, {percent(early['accuracy'])}; in the upper half only, "
-        f"{percent(late['accuracy'])}. The most that one block by itself is worth: "
-        f"{100 * (whole['accuracy'] - single['accuracy']):.1f} points ({single['title']}).",
+        f"right, {against_chance(none, bench.chance)} (its place gives the text's length away, "
+        f"which by itself is worth {percent(length['accuracy'])}); with nothing cut, "
+        f"{percent(whole['accuracy'])}. Cut in the lower half of the blocks, "
+        f"{percent(early['accuracy'])}; in the upper half, {percent(late['accuracy'])}. The most "
+        f"that is lost with one block: {100 * (whole['accuracy'] - single['accuracy']):.1f} points "
+        f"({single['title']}).",
         "chance": bench.chance,
         "table": table("the last token's attention", {r["title"]: r for r in found.values()}),
         "rows": [*found.values()],
+        "length": length,
     }
 
 

@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import torch
 
-from minigpt.batches import AT_ONCE, token_batches
-from minigpt.bench import Bench
+from minigpt.batches import AT_ONCE, Tokens, token_batches
+from minigpt.bench import Bench, kept
 from minigpt.classifier import read
 from minigpt.findings import percent, table
 from minigpt.packed import packed
 from minigpt.probes import judge
 
-# N texts, W words
+# N texts, B of them in a batch, W templates, V tokens of the vocabulary
 
 TEMPLATES = (
     "",
@@ -33,8 +33,8 @@ def words(bench: Bench) -> dict:
     """Compare how likely good and bad words are as the next token, after a prompt or none.
 
     Labels of dev choose the template, and nothing else. A language model has its own idea of how
-    often people praise: the second figure takes that out, by the median score of train's texts,
-    whose labels it does not look at.
+    often people praise: the second figure takes that out, by the median score of dev's texts, whose
+    labels it does not look at.
     """
     question = "Does predicting the next word already rate the text?"
     if tuple(label.lower() for label in bench.labels) not in RATINGS:
@@ -44,13 +44,14 @@ def words(bench: Bench) -> dict:
     if not good or not bad:
         why = f"the vocabulary of {bench.checkpoint.name} has none of the words as one token"
         return {"question": question, "skipped": why}
+    scores = {split: preferences(bench, split, good, bad) for split in ("dev", "test")}
     found, dev = {}, {}
-    for template in TEMPLATES:
-        scores = {split: preference(bench, split, template, good, bad) for split in bench.tokens}
-        usual = scores["train"].median()
+    for i, template in enumerate(TEMPLATES):
+        usual = scores["dev"][:, i].median()
         title = f"“…{template}”" if template else "“…”"
-        dev[title] = ((scores["dev"] > usual) == bench.classes["dev"]).double().mean().item()
-        raw, figures = (rated(bench, scores["test"] - cut) for cut in (0.0, usual))
+        ahead = scores["dev"][:, i] > usual
+        dev[title] = (ahead == bench.classes["dev"]).double().mean().item()
+        raw, figures = (rated(bench, scores["test"][:, i] - cut) for cut in (0.0, usual))
         found[title] = figures | {"raw": raw["accuracy"], "dev": dev[title], "usual": usual.item()}
     best = max(dev, key=dev.get)
     cells = table("after the text", found)
@@ -58,7 +59,9 @@ def words(bench: Bench) -> dict:
     for row, figures in zip(cells["rows"], found.values(), strict=True):
         row += [percent(figures["raw"]), percent(figures["dev"])]
     shown = found[best]
-    order = f", and puts {percent(shown['pairs'])} of the pairs in order" if "pairs" in shown else ""
+    order = (
+        f", and puts {percent(shown['pairs'])} of the pairs in order" if "pairs" in shown else ""
+    )
     return {
         "question": question,
         "headline": f"Never trained to rate, it gets {shown['accuracy']:.0%} by guessing the next word",
@@ -80,19 +83,27 @@ def single_tokens(bench: Bench, words: tuple) -> dict[str, int]:
     return {word: ids[0] for word, ids in encoded.items() if len(ids) == 1}
 
 
+def preferences(bench: Bench, split: str, good: dict, bad: dict) -> torch.Tensor:  # -> (N, W)
+    """Return the log odds of a good word against a bad one after each text and each template."""
+    texts = bench.tokens[split]
+    about = bench.about(texts) | {"words": [good, bad], "templates": TEMPLATES}
+    shape = len(TEMPLATES), len(texts)
+    title = f"next-word preferences of {bench.checkpoint.name} after {len(texts)} texts"
+    ways = (preference(bench, texts, template, good, bad) for template in TEMPLATES)
+    return torch.from_numpy(kept(about, title, shape, lambda: ways)).T
+
+
 @torch.no_grad()
-def preference(bench: Bench, split: str, template: str, good: dict, bad: dict):  # -> (N,)
-    """Return the log odds of a good word against a bad one as the token after each text."""
+def preference(bench: Bench, texts: Tokens, template: str, good: dict, bad: dict):  # -> (1, N)
     prompt = np.array(bench.tokenizer.encode_ordinary(template), dtype=np.int64)
     room = bench.checkpoint.config.n_positions - len(prompt)
-    texts = bench.tokens[split]
     texts = dataclasses.replace(texts, ids=[np.append(ids[:room], prompt) for ids in texts.ids])
-    trunk, scores = packed(bench.trunk, bench.layers), torch.empty(len(texts))
+    trunk, scores = packed(bench.trunk, bench.layers), np.empty((1, len(texts)), np.float32)
     for rows in token_batches(texts.lengths, AT_ONCE[bench.device]):
         ids, lengths = (x.to(bench.device) for x in texts.batch(rows)[0])
         logits = bench.trunk.next_token_logits(read(trunk, ids, lengths))  # (B, V)
         odds = [logits[:, [*words.values()]].logsumexp(1) for words in (good, bad)]
-        scores[torch.from_numpy(rows)] = (odds[0] - odds[1]).cpu()
+        scores[0, rows] = (odds[0] - odds[1]).cpu()
     return scores
 
 
