@@ -130,8 +130,8 @@ def ladder(bench: Bench) -> dict:
         "headline": f"A head on a frozen trunk gets {head['accuracy']:.0%}; learning along adds "
         f"{gain:.0f} points at most",
         "finding": f"The head alone gets {percent(head['accuracy'])}. The most is "
-        f"{percent(best['accuracy'])} ({best['title']}): {gain:.1f} points more. The fewest numbers "
-        f"that learn and come so close that {len(bench.tokens['test'])} test texts do not tell: "
+        f"{percent(best['accuracy'])} ({best['title']}): {gain:.1f} points more. The fewest "
+        f"numbers that come so close that {len(bench.tokens['test'])} test texts do not tell: "
         f"{least['learning']:,} ({least['title']}, {percent(least['accuracy'])}).",
         "chance": bench.chance,
         "table": with_counts(found),

@@ -1,4 +1,4 @@
-"""Experiments on the way to the last token: which attention brings the rating there, and from where.
+"""Experiments on the way to the last token: which attention brings the rating, and from where.
 
 Each function returns plain values, which plots.py draws.
 """
@@ -78,7 +78,7 @@ def patching(bench: Bench) -> dict:
     ).sum()
     differ = (own > 0) != (theirs > 0)
     over = ((scores > 0) == (theirs > 0)[:, None, None])[differ].double().mean(0)
-    block = next(l for l in range(bench.layers) if moved[l, -1] >= 0.5)
+    block = next(layer for layer in range(bench.layers) if moved[layer, -1] >= 0.5)
     early = moved[0].max().item()
     return {
         "question": question,
