@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minigpt import experiments, ladder, plots, travel, words
+from minigpt import experiments, ladder, plots, style, travel, words
 from minigpt.bench import Bench, open_bench
 from minigpt.errors import InputError, Parser
 from minigpt.flags import DEVICES, device_of, named
@@ -131,8 +131,8 @@ def write(folder: Path, results: dict) -> Path:
         for name, result in results["experiments"].items():
             if name in plots.PLOTS and "skipped" not in result:
                 figure = plots.draw(name, result, results["about"])
-                plots.save(figure, new / name)
-                figures[name] = plots.svg(figure)
+                style.save(figure, new / name)
+                figures[name] = style.svg(figure)
         write_page(results, figures, new / "index.html")
         for file in sorted(new.iterdir()):
             os.replace(file, folder / file.name)

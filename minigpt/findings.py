@@ -1,8 +1,8 @@
 """Figures -> words and tables, for a person. Knows nothing of models."""
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f} %"
 
 
 def table(first: str, rows: dict[str, dict]) -> dict:

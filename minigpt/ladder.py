@@ -66,7 +66,7 @@ def tune(bench: Bench, flags: str, train: Tokens) -> tuple[int, torch.Tensor]:  
     logits = kept(
         about, title, shape, lambda: [trained(model, args, learn, texts, bench.checkpoint)]
     )
-    return count(model)["learning"], torch.from_numpy(logits)
+    return count(model)["learning"], torch.tensor(logits)
 
 
 def trained(model: Classifier, args, learn: set, texts: list, checkpoint) -> np.ndarray:  # (N, K)
@@ -127,7 +127,7 @@ def ladder(bench: Bench) -> dict:
     least = min(within, key=lambda row: row["learning"])
     return {
         "question": "Must the trunk learn along, and how much of it?",
-        "headline": f"A head on a frozen trunk gets {head['accuracy']:.0%}; learning along adds "
+        "headline": f"A head on a frozen trunk gets {percent(head['accuracy'], 0)}; learning along adds "
         f"{gain:.0f} points at most",
         "finding": f"The head alone gets {percent(head['accuracy'])}. The most is "
         f"{percent(best['accuracy'])} ({best['title']}): {gain:.1f} points more. The fewest "

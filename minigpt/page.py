@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from minigpt.plots import GRID, INK
+from minigpt.style import GRID, INK
 
 SHORT = (
     "pooling",

@@ -1,69 +1,20 @@
-"""The figures of `explain`: one function for each experiment, one style. Draws results, knows
-nothing of models.
-"""
+"""The figures of `explain`: one function for each experiment. Draws results, knows no models."""
 
-import io
-from pathlib import Path
+import textwrap
 
 import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import Rectangle
 
-INK, GRID = "#24292f", "#d0d7de"  # text and axes; lines behind the data: nothing else has these
-# Okabe & Ito 2008: told apart by the colour-blind, too
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, PINK, GREY = "#56B4E9", "#CC79A7", "#8c959f"
-STYLE = {
-    "font.size": 11,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "minigpt",  # the same figure is the same file
-}
+from minigpt.strips import reading
+from minigpt.style import BLUE, GREEN, INK, ON_DARK, ON_PALE, ORANGE, PALE, RED, STYLE, canvas
+
+DASHES = (0, (4, 3))  # chance, and other lines to compare with
 
 
-def canvas(height: float, columns: int = 1, **how):
-    """Return a figure 8 inches wide, 800 pixels in a README, and its axes."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, height), layout="constrained")
-        FigureCanvasAgg(figure)  # no window, whatever the machine has
-        return figure, figure.subplots(1, columns, **how)
-
-
-def svg(figure: Figure) -> str:
-    """Return a figure as an <svg> element: the same text each time."""
-    file = io.StringIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-    text = file.getvalue()
-    return text[text.index("<svg") :]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write `path`.png, on white, and `path`.svg, without a background."""
-    path.with_suffix(".svg").write_text(svg(figure), encoding="utf-8")
-    with mpl.rc_context(STYLE):
-        meta = {"Software": None}
-        figure.savefig(path.with_suffix(".png"), dpi=200, facecolor="white", metadata=meta)
+def title(figure: Figure, result: dict) -> None:
+    """Write over a figure what it shows."""
+    said = "\n".join(textwrap.wrap(result["headline"], 68))
+    figure.suptitle(said, x=0.01, ha="left", weight="bold", size=13)
 
 
 def percent_axis(axis) -> None:
@@ -87,7 +38,9 @@ def dots(axes, names: list, rows: list[dict], chance: float) -> None:
                 color=colour, va="center", fontsize=10, annotation_clip=False,
             )  # fmt: skip
     axes.axvline(chance, color=INK, ls=(0, (4, 3)), lw=1)
-    axes.annotate("chance", (chance, -0.62), ha="center", va="bottom", fontsize=9.5)
+    axes.annotate(
+        "chance", (chance, -0.62), ha="center", va="bottom", fontsize=9.5, annotation_clip=False
+    )
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
@@ -101,63 +54,166 @@ def pooling(result: dict, about: dict) -> Figure:
     rows = result["ways"]
     figure, axes = canvas(1.4 + 0.5 * len(rows))
     dots(axes, [row["title"] for row in rows.values()], [*rows.values()], result["chance"])
-    axes.set_title(result["headline"])
+    title(figure, result)
     return figure
 
 
-def reading(result: dict, about: dict) -> Figure:
-    """Draw some texts word by word, each in the colour of the verdict if the text ended there."""
-    groups = {}  # twins together; first those of a kind that has not been seen yet
-    for i, text in enumerate(result["sentences"]):
-        groups.setdefault((text["kind"], text["pair"] or i), []).append(text)
-    first = {kind: (kind, pair) for kind, pair in reversed(groups)}.values()
-    shown = [groups[key] for key in sorted(groups, key=lambda key: key not in first)[:4]]
+def heat(axes, values: list, columns: list, low: float, high: float) -> None:
+    """Draw numbers by layer, the lowest below, and column: in colour, and in percent."""
+    axes.pcolormesh(values, cmap=PALE, vmin=low, vmax=high, edgecolors="face", linewidth=0.2)
+    for layer, row in enumerate(values):
+        for i, value in enumerate(row):
+            dark = (value - low) / (high - low) > 0.45
+            axes.text(
+                i + 0.5, layer + 0.5, str(round(100 * value)), ha="center", va="center_baseline",
+                fontsize=8.5, color=ON_DARK if dark else ON_PALE,
+            )  # fmt: skip
+    axes.set_xticks([i + 0.5 for i in range(len(columns))], columns, fontsize=9.5)
+    axes.set_yticks([i + 0.5 for i in range(len(values))], range(len(values)))
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
 
-    figure, axes = canvas(1.0)
-    figure.set_layout_engine("none")  # what follows is in points: 8 inches are 576
-    font = FontProperties(size=11)
-    renderer = figure.canvas.get_renderer()
-    words, labels, y = [], [], 44
-    for texts in shown:
-        for text in texts:
-            labels.append((y, text["label"] or ""))
-            x = left = 66
-            for token, p in zip(text["tokens"][:60], text["positive"][-1], strict=False):
-                word = "".join(c if c.isprintable() else "◌" for c in token.strip()) or "◌"
-                word = word[:40]
-                width = renderer.get_text_width_height_descent(word, font, False)[0]
-                width = width * 72 / figure.dpi + 4
-                x += 5 if token[:1].isspace() else 1
-                if x + width > 572:
-                    x, y = left, y + 21
-                words.append((x, y, width, word, p))
-                x += width
-            y += 25
-        y += 14
-    labels.append((y + 6, "the verdict:"))
-    names = (about["data"]["labels"][0], "undecided", about["data"]["labels"][1])
-    for i, (name, p) in enumerate(zip(names, (0, 0.5, 1), strict=True)):
-        words.append((66 + 110 * i, y + 6, 106, name[:16], p))
 
-    height = y + 28
-    figure.set_figheight(height / 72)
-    axes.set(position=(0, 0, 1, 1), xlim=(0, 576), ylim=(height, 0))
-    axes.set_axis_off()
-    axes.text(4, 18, result["headline"], color=INK, fontsize=13, fontweight="bold", va="center")
-    for y, label in labels:
-        axes.text(58, y, label[:12], color=INK, fontsize=9, ha="right", va="center")
-    for x, y, width, word, p in words:
-        look = {"facecolor": BLUE if p >= 0.5 else ORANGE, "alpha": 0.07 + 0.55 * abs(2 * p - 1)}
-        axes.add_patch(Rectangle((x, y - 9), width, 18, linewidth=0, **look))
-        where = {"ha": "center", "va": "center_baseline", "parse_math": False}
-        axes.text(x + width / 2, y, word, color=INK, fontproperties=font, **where)
+def where(result: dict, about: dict) -> Figure:
+    """Draw how much can be read at each layer and position: those from the start, from the end."""
+    starts, ends = result["starts"], result["ends"][::-1]
+    layers = len(result["from_end"])
+    widths = {"width_ratios": [len(starts), len(ends)]}
+    figure, (left, right) = canvas(1.5 + 0.32 * layers, columns=2, sharey=True, gridspec_kw=widths)
+    cells = [value for part in ("from_start", "from_end") for row in result[part] for value in row]
+    scale = result["chance"], max(cells)
+    heat(left, result["from_start"], starts, *scale)
+    heat(right, [row[::-1] for row in result["from_end"]], [str(n) for n in ends], *scale)
+    left.set(ylabel="layer (0: the embeddings)", xlabel="tokens from the start")
+    right.set_xlabel("tokens from the end; -1 is the last")
+    title(figure, result)
     return figure
 
 
-PLOTS = {"pooling": pooling, "reading": reading}
+def controls(result: dict, about: dict) -> Figure:
+    """Draw what the same probe makes of less."""
+    rows = result["rows"]
+    figure, axes = canvas(1.4 + 0.5 * len(rows))
+    dots(axes, [row["title"] for row in rows.values()], [*rows.values()], result["chance"])
+    title(figure, result)
+    return figure
+
+
+def line(axes, x: list, rows: list[dict], colour: str, mark: str, label: str, interval="interval"):
+    """Draw accuracies over x, joined, with intervals."""
+    y = [row["accuracy"] for row in rows]
+    low, high = zip(*(row.get(interval, (row["accuracy"],) * 2) for row in rows), strict=True)
+    axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+    axes.plot(x, y, mark + "-", color=colour, ms=6.5, lw=1.8, label=label)
+
+
+def compare(axes, value: float, said: str, x: float = 0.99) -> None:
+    """Draw a dashed line, saying what it is."""
+    axes.axhline(value, color=INK, ls=DASHES, lw=1)
+    axes.annotate(
+        said, (x, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9.5
+    )
+
+
+def knock_out(result: dict, about: dict) -> Figure:
+    """Draw what is left when the last token's attention is cut, by block and by distance."""
+    figure, (left, right) = canvas(
+        4.1, columns=2, sharey=True, gridspec_kw={"width_ratios": [3, 2]}
+    )
+    kinds = {}
+    for row in result["rows"]:
+        kinds.setdefault(row["kind"], []).append(row)
+    for kind, colour, mark, label in (
+        ("only", GREEN, "s", "cut in this block only"),
+        ("from", BLUE, "o", "cut in this block and all above"),
+        ("up to", ORANGE, "D", "cut in this block and all below"),
+    ):
+        line(left, [row["at"] for row in kinds[kind]], kinds[kind], colour, mark, label)
+    left.set(xlabel="block", xticks=[row["at"] for row in kinds["only"]])
+    left.legend(loc="lower center", bbox_to_anchor=(0.45, 0.08), fontsize=9.5)
+    windows = kinds["window"]
+    whole = {**result["rows"][0], "at": 2 * windows[-1]["at"]}
+    line(right, [r["at"] for r in [*windows, whole]], [*windows, whole], RED, "o", "")
+    right.set_xscale("log", base=2)
+    right.set_xticks([r["at"] for r in [*windows, whole]], [*(r["at"] for r in windows), "all"])
+    right.minorticks_off()
+    right.set_xlabel("how many of the last tokens it sees")
+    compare(left, result["chance"], "chance")
+    compare(right, result["chance"], "chance")
+    percent_axis(left.yaxis)
+    left.set_ylabel("test texts right")
+    title(figure, result)
+    return figure
+
+
+def patching(result: dict, about: dict) -> Figure:
+    """Draw how far a twin's vector, in place of a text's own, moves the score to the twin's."""
+    figure, axes = canvas(1.5 + 0.32 * len(result["moved"]))
+    heat(axes, result["moved"], [str(place) for place in result["places"]], 0.0, 1.0)
+    axes.set(ylabel="layer (0: the embeddings)", xlabel="which token's vector, from the end")
+    title(figure, result)
+    return figure
+
+
+def words(result: dict, about: dict) -> Figure:
+    """Draw what the language model's own expectation is worth after each template."""
+    rows = result["templates"]
+    names = [f"{name} (chosen)" if name == result["chosen"] else name for name in rows]
+    figure, axes = canvas(1.4 + 0.45 * len(rows))
+    dots(axes, names, [*rows.values()], result["chance"])
+    title(figure, result)
+    return figure
+
+
+def ladder(result: dict, about: dict) -> Figure:
+    """Draw accuracy over the numbers that learn, and over the number of labelled texts."""
+    figure, (top, below) = canvas(8.2, rows=2, gridspec_kw={"height_ratios": [3, 2]})
+    rungs = sorted(result["rungs"].values(), key=lambda row: row["learning"])
+    top.set_xscale("log")
+    for i, row in enumerate(rungs):
+        low, high = row["interval"]
+        alone = row["flags"] == "--freeze-trunk"
+        x = row["learning"] * (1.12 if i and row["learning"] == rungs[i - 1]["learning"] else 1)
+        top.vlines(x, low, high, RED if alone else BLUE, lw=2, alpha=0.45)
+        top.plot(x, row["accuracy"], "o", color=RED if alone else BLUE, ms=8)
+        side = 1 if i % 2 else -1
+        top.annotate(
+            row["title"], (x, high if side > 0 else low), (0, 5 * side), textcoords="offset points",
+            ha="center", va="bottom" if side > 0 else "top", fontsize=9.5,
+        )  # fmt: skip
+    top.set(xlabel="numbers that learn", ylabel="test texts right")
+    top.margins(x=0.1, y=0.12)
+    title(figure, result)
+    for (key, points), colour, mark in zip(
+        result["curves"].items(), (RED, BLUE, GREEN), "oDs", strict=False
+    ):
+        x = [point["texts"] for point in points]
+        line(below, x, points, colour, mark, result["rungs"][key]["title"], "range")
+    below.set_xscale("log")
+    below.set_xticks(x, x)
+    below.minorticks_off()
+    below.set(xlabel="labelled texts to learn from", ylabel="test texts right")
+    below.legend(loc="lower right", bbox_to_anchor=(1, 0.12))
+    compare(below, result["chance"], "chance")
+    for axes in (top, below):
+        percent_axis(axes.yaxis)
+    return figure
+
+
+PLOTS = {
+    "pooling": pooling,
+    "where": where,
+    "controls": controls,
+    "knock-out": knock_out,
+    "patching": patching,
+    "words": words,
+    "ladder": ladder,
+    "reading": reading,
+}
 
 
 def draw(name: str, result: dict, about: dict) -> Figure:
-    """Draw the figure of an experiment; matplotlib asks for the style at each line and each text."""
+    """Draw an experiment's figure; matplotlib looks up the style at each line and each text."""
     with mpl.rc_context(STYLE):
         return PLOTS[name](result, about)

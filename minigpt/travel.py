@@ -40,8 +40,8 @@ def knock_out(bench: Bench) -> dict:
     late, early = found["from", top // 2 + 1], found["up to", top // 2]
     return {
         "question": "In which blocks does the last token's attention fetch the rating?",
-        "headline": f"Without attention the last token gets {none['accuracy']:.0%}, "
-        f"with all of it {whole['accuracy']:.0%}",
+        "headline": f"Without attention the last token gets {percent(none['accuracy'], 0)}, "
+        f"with all of it {percent(whole['accuracy'], 0)}",
         "finding": f"With all attention of the last token cut, {percent(none['accuracy'])} are "
         f"right, {against_chance(none, bench.chance)} (its place gives the text's length away, "
         f"which by itself is worth {percent(length['accuracy'])}); with nothing cut, "

@@ -64,7 +64,7 @@ def words(bench: Bench) -> dict:
     )
     return {
         "question": question,
-        "headline": f"Never trained to rate, it gets {shown['accuracy']:.0%} by guessing the next "
+        "headline": f"Never trained to rate, it gets {percent(shown['accuracy'], 0)} by guessing the next "
         "word",
         "finding": f"After {best}, chosen on dev, the language model's own preference among "
         f"{len(good)} good and {len(bad)} bad words rates {percent(shown['accuracy'])} of the test "
@@ -91,7 +91,7 @@ def preferences(bench: Bench, split: str, good: dict, bad: dict) -> torch.Tensor
     shape = len(TEMPLATES), len(texts)
     title = f"next-word preferences of {bench.checkpoint.name} after {len(texts)} texts"
     ways = (preference(bench, texts, template, good, bad) for template in TEMPLATES)
-    return torch.from_numpy(kept(about, title, shape, lambda: ways)).T
+    return torch.tensor(kept(about, title, shape, lambda: ways)).T
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPT2Model
 
-from minigpt import plots, sentences
+from minigpt import plots, sentences, style
 from minigpt.bench import open_bench
 from minigpt.data import load_dataset
 from minigpt.findings import percent
@@ -150,7 +150,7 @@ def test_more_than_two_classes_are_skipped_saying_so(checkpoint, tmp_path):
 @pytest.mark.filterwarnings("ignore:Glyph")  # PNG has the signs that matplotlib's font has
 def test_the_strip_is_drawn_whatever_is_in_the_texts(bench, result):
     about = {"data": {"labels": bench.labels}}
-    svg = plots.svg(plots.draw("reading", result, about))
+    svg = style.svg(plots.draw("reading", result, about))
     texts = [e.text for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("}text")]
     assert {"C", "good", "◌", *bench.labels} <= {*texts}
-    assert svg == plots.svg(plots.draw("reading", result, about))
+    assert svg == style.svg(plots.draw("reading", result, about))
