@@ -35,8 +35,8 @@ def pooling(bench: Bench) -> dict:
     last, first = found["last"], found["first"]
     return {
         "question": "Which vector of the last layer knows the rating?",
-        "headline": f"The last token's vector gets {percent(last['accuracy'], 0)} of the texts right, "
-        f"the first token's {percent(first['accuracy'], 0)}",
+        "headline": f"The last token's vector gets {percent(last['accuracy'], 0)} of the texts "
+        f"right, the first token's {percent(first['accuracy'], 0)}",
         "finding": f"A plane on the last token's vector rates {percent(last['accuracy'])} of the "
         f"test texts rightly; on the first token's, which has seen nothing but itself, "
         f"{percent(first['accuracy'])}: {against_chance(first, bench.chance)}.",
@@ -75,8 +75,8 @@ def where(bench: Bench) -> dict:
     shown = [p for p in (-1, -2, -4, -8, -16, 7, 3, 1, 0) if p in ends + starts]
     return {
         "question": "At which layer, and at which position, can the rating be read?",
-        "headline": f"At the last token it rises from {percent(accuracy[0, -1], 0)} in the embeddings to "
-        f"{percent(accuracy[top, -1], 0)} at the top",
+        "headline": f"At the last token it goes from {percent(accuracy[0, -1], 0)} in the "
+        f"embeddings to {percent(accuracy[top, -1], 0)} at the top",
         "finding": f"At the last token a plane reads {percent(accuracy[0, -1])} in the embeddings "
         f"({against_chance(found[0, -1], bench.chance)}), {percent(accuracy[top, -1])} at the top, "
         f"and most at layer {best}: {percent(accuracy[best, -1])}. At the first token it is "
@@ -121,8 +121,8 @@ def controls(bench: Bench) -> dict:
     selectivity = found["trained"]["accuracy"] - found["shuffled"]["accuracy"]
     return {
         "question": "Is it pre-training that puts the rating there, or the probe?",
-        "headline": f"With random weights the last token's vector gets "
-        f"{percent(found['random']['accuracy'], 0)}, pre-trained {percent(found['trained']['accuracy'], 0)}",
+        "headline": f"The last token's vector gets {percent(found['trained']['accuracy'], 0)}; "
+        f"with random weights {percent(found['random']['accuracy'], 0)}",
         "finding": f"Pre-training is worth {100 * gain:.1f} points: with random weights the last "
         f"token's vector gives {percent(found['random']['accuracy'])}, "
         f"{against_chance(found['random'], bench.chance)}. With shuffled labels the same probe "

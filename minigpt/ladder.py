@@ -127,7 +127,7 @@ def ladder(bench: Bench) -> dict:
     least = min(within, key=lambda row: row["learning"])
     return {
         "question": "Must the trunk learn along, and how much of it?",
-        "headline": f"A head on a frozen trunk gets {percent(head['accuracy'], 0)}; learning along adds "
+        "headline": f"A head on a frozen trunk gets {percent(head['accuracy'], 0)}; tuning adds "
         f"{gain:.0f} points at most",
         "finding": f"The head alone gets {percent(head['accuracy'])}. The most is "
         f"{percent(best['accuracy'])} ({best['title']}): {gain:.1f} points more. The fewest "

@@ -64,8 +64,8 @@ def words(bench: Bench) -> dict:
     )
     return {
         "question": question,
-        "headline": f"Never trained to rate, it gets {percent(shown['accuracy'], 0)} by guessing the next "
-        "word",
+        "headline": f"Never trained to rate, it gets {percent(shown['accuracy'], 0)} by guessing "
+        "the next word",
         "finding": f"After {best}, chosen on dev, the language model's own preference among "
         f"{len(good)} good and {len(bad)} bad words rates {percent(shown['accuracy'])} of the test "
         f"texts rightly{order}. No label has been trained on.",
