@@ -2,11 +2,10 @@
 
 import textwrap
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from minigpt.strips import reading
-from minigpt.style import BLUE, GREEN, INK, ON_DARK, ON_PALE, ORANGE, PALE, RED, STYLE, canvas
+from minigpt.style import BLUE, GREEN, INK, ON_DARK, ON_PALE, ORANGE, PALE, RED, canvas, in_style
 
 DASHES = (0, (4, 3))  # chance, and other lines to compare with
 
@@ -215,5 +214,5 @@ PLOTS = {
 
 def draw(name: str, result: dict, about: dict) -> Figure:
     """Draw an experiment's figure; matplotlib looks up the style at each line and each text."""
-    with mpl.rc_context(STYLE):
+    with in_style():
         return PLOTS[name](result, about)

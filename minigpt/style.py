@@ -1,6 +1,8 @@
 """One style for all figures, and how they become files. Knows nothing of what they show."""
 
+import contextlib
 import io
+import warnings
 from pathlib import Path
 
 import matplotlib as mpl
@@ -39,6 +41,14 @@ PALE = LinearSegmentedColormap.from_list("pale", ["#eef4f9", "#9ecae8", BLUE, "#
 ON_PALE, ON_DARK = "#111111", "#ffffff"
 
 
+@contextlib.contextmanager
+def in_style():
+    """Draw in the style of all figures; what the font has no sign for is a box, without a word."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
+
+
 def canvas(height: float, rows: int = 1, columns: int = 1, **how):
     """Return a figure 8 inches wide, 800 pixels in a README, and its axes."""
     figure = Figure(figsize=(8, height), layout="constrained")
@@ -49,7 +59,7 @@ def canvas(height: float, rows: int = 1, columns: int = 1, **how):
 def svg(figure: Figure) -> str:
     """Return a figure as an <svg> element: the same text each time."""
     file = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with in_style():
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     text = file.getvalue()
     return text[text.index("<svg") :]
@@ -58,6 +68,6 @@ def svg(figure: Figure) -> str:
 def save(figure: Figure, path: Path) -> None:
     """Write `path`.png, on white, and `path`.svg, without a background."""
     path.with_suffix(".svg").write_text(svg(figure), encoding="utf-8")
-    with mpl.rc_context(STYLE):
+    with in_style():
         meta = {"Software": None}
         figure.savefig(path.with_suffix(".png"), dpi=200, facecolor="white", metadata=meta)

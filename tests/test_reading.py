@@ -147,7 +147,7 @@ def test_more_than_two_classes_are_skipped_saying_so(checkpoint, tmp_path):
     assert "3 classes" in found["skipped"] and "finding" not in found
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")  # PNG has the signs that matplotlib's font has
+@pytest.mark.filterwarnings("error")
 def test_the_strip_is_drawn_whatever_is_in_the_texts(bench, result):
     about = {"data": {"labels": bench.labels}}
     svg = style.svg(plots.draw("reading", result, about))
