@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from minigpt.style import GRID, INK
+from minigpt.style import BLUE, GRID, INK
 
 SHORT = (
     "pooling",
@@ -139,6 +139,7 @@ def svg_in_html(svg: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = svg.replace(INK, "currentColor").replace(GRID, "var(--line)")
+    svg = svg.replace(BLUE.lower(), "var(--blue)")  # too dark for a dark page
     size = re.match(r"<svg[^>]*>", svg)[0]
     sizeless = re.sub(r'\s(width|height|xmlns(:xlink)?|version)="[^"]*"', "", size)
     label = f"The picture of {name}: its numbers are in the table below"
