@@ -15,12 +15,7 @@ from string import Template
 
 from minigpt.style import BLUE, GRID, INK
 
-SHORT = (
-    "pooling",
-    "controls",
-    "knock-out",
-    "ladder",
-)  # the findings that together are the short answer
+SHORT = ("pooling", "controls", "knock-out", "words", "ladder")  # whose headlines are the answer
 LONG = 12  # a table of more rows than this is folded
 
 
@@ -75,10 +70,15 @@ def json_in_html(value) -> str:
 
 
 def short_answer(experiments: dict) -> str:
-    """Return what was found, in as few sentences as there are experiments in SHORT."""
-    found = [experiments[name].get("finding") for name in SHORT if name in experiments]
-    items = "".join(f"<li>{escaped(finding)}</li>\n" for finding in found if finding)
-    return f'<div class="short">\n<h3>In short</h3>\n<ul>\n{items}</ul>\n</div>' if items else ""
+    """Return the answer in a few lines, each from an experiment and leading to it."""
+    lines = [
+        f'<li>{escaped(experiments[name]["headline"])}. <a href="#{name}">{name}</a></li>\n'
+        for name in SHORT
+        if "headline" in experiments.get(name, {})
+    ]
+    if not lines:
+        return ""
+    return f'<div class="short">\n<h2>In short</h2>\n<ul>\n{"".join(lines)}</ul>\n</div>'
 
 
 def contents(experiments: dict, room: bool) -> str:

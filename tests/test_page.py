@@ -73,6 +73,7 @@ def made_up(names=NAMES) -> dict:
     experiments = {
         name: {
             "question": f"What of {name}? {HOSTILE}",
+            "headline": f"In a word: {HOSTILE}",
             "finding": f"It is so. {HOSTILE}",
             "chance": 0.5,
             "table": {
@@ -154,8 +155,8 @@ def test_whatever_is_in_a_text_comes_out_as_text():
     parsed = Parsed(page_of(RESULTS, FIGURES))
     shown = HOSTILE.replace("\0", "\ufffd").replace("\ud800", "\ufffd")
     whole = "".join(data for inside, data in parsed.text if inside not in ("script", "style"))
-    for text in (f"What of pooling? {shown}", f"It is so. {shown}", f"2 {shown}", f"my {shown}"):
-        assert text in whole
+    for before in ("What of pooling?", "In a word:", "It is so.", "2", "my"):
+        assert f"{before} {shown}" in whole
     assert sum(tag == "script" for tag, _ in parsed.tags) == 2
     assert "b" not in {tag for tag, _ in parsed.tags}
 
