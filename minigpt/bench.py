@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections import defaultdict
 
 import numpy as np
 import tiktoken
@@ -136,12 +137,22 @@ class Bench:
         x, y = ([part[s][there[s]] for s in there] for part in (vectors, self.classes))
         return fit_probe(x[0], y[0], x[1], y[1], len(self.labels), **how)
 
-    def accuracy(self, vectors: dict[str, torch.Tensor], **how) -> dict:  # (N, C) by split
-        """Fit a probe, and judge it on test."""
+    def accuracy(self, vectors: dict, among=None, **how) -> dict:  # (N, C) by split
+        """Fit a probe, and judge it on all texts of test that have such a vector, or on some."""
         there = (~vectors["test"].isnan().any(1)).nonzero()[:, 0].tolist()
+        there = there if among is None else among
         logits = self.probe(vectors, **how).logits(vectors["test"][there])
         examples = [self.examples("test")[i] for i in there]
         return judge(logits, examples, self.labels, self.seed)
+
+    def alike(self, what) -> list[int]:
+        """Return the texts of test whose twin is the same in `what`, a function of token ids."""
+        twins, ids = defaultdict(list), self.tokens["test"].ids
+        for i, example in enumerate(self.examples("test")):
+            if example.pair:
+                twins[example.pair].append(i)
+        pairs = [pair for pair in twins.values() if len(pair) == 2]
+        return [i for a, b in pairs if what(ids[a]) == what(ids[b]) for i in (a, b)]
 
     def at(self, layer: int, place: int | str) -> dict[str, torch.Tensor]:  # (N, C) by split
         """Return the vectors of all texts at one layer and place."""
@@ -155,6 +166,15 @@ class States:
     array: np.ndarray  # (N, L + 1, P, C), in the order in which they were computed
     order: np.ndarray  # (N,): where text i is in it
     lengths: np.ndarray  # (N,)
+
+    def alike(self, what) -> list[int]:
+        """Return the texts of test whose twin is the same in `what`, a function of token ids."""
+        twins, ids = defaultdict(list), self.tokens["test"].ids
+        for i, example in enumerate(self.examples("test")):
+            if example.pair:
+                twins[example.pair].append(i)
+        pairs = [pair for pair in twins.values() if len(pair) == 2]
+        return [i for a, b in pairs if what(ids[a]) == what(ids[b]) for i in (a, b)]
 
     def at(self, layer: int, place: int | str) -> torch.Tensor:  # -> (N, C)
         """Return the vectors at one layer and place; NaN for texts too short for it."""

@@ -33,13 +33,18 @@ def pooling(bench: Bench) -> dict:
         key: {"title": title} | bench.accuracy(vectors) for key, (title, vectors) in ways.items()
     }
     last, first = found["last"], found["first"]
+    said = against_chance(first, bench.chance)
+    if rows := bench.alike(lambda ids: ids[0]):
+        alike = bench.accuracy(ways["first"][1], among=rows)
+        found["first"] |= {"alike": len(rows), "alike_accuracy": alike["accuracy"]}
+        said += f" (twins that begin with the same token: {percent(alike['accuracy'])})"
     return {
         "question": "Which vector of the last layer knows the rating?",
         "headline": f"The last token's vector gets {percent(last['accuracy'], 0)} of the texts "
         f"right, the first token's {percent(first['accuracy'], 0)}",
         "finding": f"A plane on the last token's vector rates {percent(last['accuracy'])} of the "
         f"test texts rightly; on the first token's, which has seen nothing but itself, "
-        f"{percent(first['accuracy'])}: {against_chance(first, bench.chance)}.",
+        f"{percent(first['accuracy'])}: {said}.",
         "chance": bench.chance,
         "table": table("read at", {row["title"]: row for row in found.values()}),
         "ways": found,

@@ -136,6 +136,9 @@ def write(folder: Path, results: dict) -> Path:
         write_page(results, figures, new / "index.html")
         for file in sorted(new.iterdir()):
             os.replace(file, folder / file.name)
+        for name in plots.PLOTS.keys() - figures.keys():  # of an earlier explain
+            for suffix in (".png", ".svg"):
+                (folder / f"{name}{suffix}").unlink(missing_ok=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder / "index.html"

@@ -95,13 +95,13 @@ def of_equal_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
 
 
 def cuts(blocks: int, windows=(1, 2, 4, 8, 16)) -> dict[tuple, tuple]:
-    """Return, by name, in which blocks the last token's attention is cut, and what it still sees.
+    """Return in which blocks the last token's attention is cut, and how much it still sees there.
 
     A token always sees itself: with a window of 1 it sees nothing else.
     """
     found = {("nothing", 0): ((), 1)}
     found |= {("from", b): (range(b, blocks), 1) for b in range(blocks)}
-    found |= {("up to", b): (range(b + 1), 1) for b in range(blocks)}
+    found |= {("up_to", b): (range(b + 1), 1) for b in range(blocks)}
     found |= {("only", b): ((b,), 1) for b in range(blocks)}
     return found | {("window", w): (range(blocks), w) for w in windows}
 

@@ -121,18 +121,18 @@ def knock_out(result: dict, about: dict) -> Figure:
         4.1, columns=2, sharey=True, gridspec_kw={"width_ratios": [3, 2]}
     )
     kinds = {}
-    for row in result["rows"]:
+    for row in result["rows"].values():
         kinds.setdefault(row["kind"], []).append(row)
     for kind, colour, mark, label in (
         ("only", GREEN, "s", "cut in this block only"),
         ("from", BLUE, "o", "cut in this block and all above"),
-        ("up to", ORANGE, "D", "cut in this block and all below"),
+        ("up_to", ORANGE, "D", "cut in this block and all below"),
     ):
         line(left, [row["at"] for row in kinds[kind]], kinds[kind], colour, mark, label)
     left.set(xlabel="block", xticks=[row["at"] for row in kinds["only"]])
     left.legend(loc="lower center", bbox_to_anchor=(0.45, 0.08), fontsize=9.5)
     windows = kinds["window"]
-    whole = {**result["rows"][0], "at": 2 * windows[-1]["at"]}
+    whole = {**result["rows"]["nothing_0"], "at": 2 * windows[-1]["at"]}
     line(right, [r["at"] for r in [*windows, whole]], [*windows, whole], RED, "o", "")
     right.set_xscale("log", base=2)
     right.set_xticks([r["at"] for r in [*windows, whole]], [*(r["at"] for r in windows), "all"])

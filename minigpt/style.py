@@ -70,4 +70,4 @@ def save(figure: Figure, path: Path) -> None:
     path.with_suffix(".svg").write_text(svg(figure), encoding="utf-8")
     with in_style():
         meta = {"Software": None}
-        figure.savefig(path.with_suffix(".png"), dpi=200, facecolor="white", metadata=meta)
+        figure.savefig(path.with_suffix(".png"), dpi=160, facecolor="white", metadata=meta)

@@ -30,14 +30,18 @@ def knock_out(bench: Bench) -> dict:
         title = {
             "nothing": "nothing is cut",
             "from": f"cut in block {where} and above" if where else "cut in all blocks",
-            "up to": f"cut in blocks up to {where}",
+            "up_to": f"cut in blocks up to {where}",
             "only": f"cut in block {where} only",
             "window": f"sees the last {where} tokens only" if where > 1 else "sees itself only",
         }[kind]
         found[kind, where] = {"title": title, "kind": kind, "at": where} | bench.accuracy(one)
     whole, none, length = found["nothing", 0], found["from", 0], bench.accuracy(bench.lengths())
     single = min((found["only", b] for b in range(top + 1)), key=lambda row: row["accuracy"])
-    late, early = found["from", top // 2 + 1], found["up to", top // 2]
+    late, early = found["from", top // 2 + 1], found["up_to", top // 2]
+    if rows := bench.alike(lambda ids: (len(ids), ids[-1])):
+        i = [*ways].index(("from", 0))
+        one = {split: torch.from_numpy(array[:, i]) for split, array in vectors.items()}
+        none |= {"alike": len(rows), "alike_accuracy": bench.accuracy(one, among=rows)["accuracy"]}
     return {
         "question": "In which blocks does the last token's attention fetch the rating?",
         "headline": f"Without attention the last token gets {percent(none['accuracy'], 0)}, "
@@ -51,7 +55,7 @@ def knock_out(bench: Bench) -> dict:
         f"({single['title']}).",
         "chance": bench.chance,
         "table": table("the last token's attention", {r["title"]: r for r in found.values()}),
-        "rows": [*found.values()],
+        "rows": {f"{kind}_{at}": row for (kind, at), row in found.items()},
         "length": length,
     }
 
