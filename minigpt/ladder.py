@@ -27,7 +27,6 @@ from minigpt.weights import load_trunk
 RUNGS = {
     "head": ("the head only", "--freeze-trunk"),
     "last_1": ("the last block", "--train-last 1"),
-    "last_2": ("the last two blocks", "--train-last 2"),
     "prompt": ("a prompt of 16", "--prompt 16"),
     "prefix": ("a prefix of 16", "--prefix 16"),
     "lora": ("LoRA, rank 8", "--lora 8"),

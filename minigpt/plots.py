@@ -3,6 +3,7 @@
 import textwrap
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from minigpt.strips import reading
 from minigpt.style import BLUE, GREEN, INK, ON_DARK, ON_PALE, ORANGE, PALE, RED, canvas, in_style
@@ -17,6 +18,7 @@ def title(figure: Figure, result: dict) -> None:
 
 
 def percent_axis(axis) -> None:
+    axis.set_major_locator(MaxNLocator(steps=(1, 2, 5, 10)))
     axis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
 
 
@@ -167,22 +169,21 @@ def words(result: dict, about: dict) -> Figure:
 
 def ladder(result: dict, about: dict) -> Figure:
     """Draw accuracy over the numbers that learn, and over the number of labelled texts."""
-    figure, (top, below) = canvas(8.2, rows=2, gridspec_kw={"height_ratios": [3, 2]})
-    rungs = sorted(result["rungs"].values(), key=lambda row: row["learning"])
+    figure, (top, below) = canvas(8.4, rows=2, gridspec_kw={"height_ratios": [3, 2]})
+    rungs, x = sorted(result["rungs"].values(), key=lambda row: row["learning"]), 0.0
     top.set_xscale("log")
-    for i, row in enumerate(rungs):
-        low, high = row["interval"]
-        alone = row["flags"] == "--freeze-trunk"
-        x = row["learning"] * (1.12 if i and row["learning"] == rungs[i - 1]["learning"] else 1)
-        top.vlines(x, low, high, RED if alone else BLUE, lw=2, alpha=0.45)
-        top.plot(x, row["accuracy"], "o", color=RED if alone else BLUE, ms=8)
-        side = 1 if i % 2 else -1
+    for row in rungs:
+        x = max(row["learning"], 1.3 * x)  # side by side, if as many learn
+        colour, (low, high) = RED if row["flags"] == "--freeze-trunk" else BLUE, row["interval"]
+        top.vlines(x, low, high, colour, lw=2)
+        top.plot(x, row["accuracy"], "o", color=colour, ms=8)
         top.annotate(
-            row["title"], (x, high if side > 0 else low), (0, 5 * side), textcoords="offset points",
-            ha="center", va="bottom" if side > 0 else "top", fontsize=9.5,
+            row["title"], (x, low), (0, -6), textcoords="offset points", rotation=90,
+            ha="center", va="top", fontsize=10,
         )  # fmt: skip
     top.set(xlabel="numbers that learn", ylabel="test texts right")
-    top.margins(x=0.1, y=0.12)
+    top.margins(x=0.08, y=0.06)
+    compare(top, result["chance"], "chance")
     title(figure, result)
     for (key, points), colour, mark in zip(
         result["curves"].items(), (RED, BLUE, GREEN), "oDs", strict=False
