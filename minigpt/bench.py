@@ -154,6 +154,20 @@ class Bench:
         pairs = [pair for pair in twins.values() if len(pair) == 2]
         return [i for a, b in pairs if what(ids[a]) == what(ids[b]) for i in (a, b)]
 
+    def wordier(self) -> dict[str, list[float]]:
+        """Return the shares of test's pairs whose first class, and second, is longer, by unit."""
+        first, second = (
+            {e.pair: i for i, e in enumerate(self.examples("test")) if e.pair and e.label == label}
+            for label in self.labels
+        )
+        texts, lengths = [e.text for e in self.examples("test")], self.tokens["test"].lengths
+        pairs = [(first[pair], second[pair]) for pair in first.keys() & second.keys()]
+        sizes = {"tokens": lengths, "characters": np.array([len(text) for text in texts])}
+        more = {
+            unit: np.array([size[a] - size[b] for a, b in pairs]) for unit, size in sizes.items()
+        }
+        return {unit: [float((x > 0).mean()), float((x < 0).mean())] for unit, x in more.items()}
+
     def at(self, layer: int, place: int | str) -> dict[str, torch.Tensor]:  # (N, C) by split
         """Return the vectors of all texts at one layer and place."""
         return {split: self.states(split).at(layer, place) for split in SPLITS}
@@ -175,6 +189,20 @@ class States:
                 twins[example.pair].append(i)
         pairs = [pair for pair in twins.values() if len(pair) == 2]
         return [i for a, b in pairs if what(ids[a]) == what(ids[b]) for i in (a, b)]
+
+    def wordier(self) -> dict[str, list[float]]:
+        """Return the shares of test's pairs whose first class, and second, is longer, by unit."""
+        first, second = (
+            {e.pair: i for i, e in enumerate(self.examples("test")) if e.pair and e.label == label}
+            for label in self.labels
+        )
+        texts, lengths = [e.text for e in self.examples("test")], self.tokens["test"].lengths
+        pairs = [(first[pair], second[pair]) for pair in first.keys() & second.keys()]
+        sizes = {"tokens": lengths, "characters": np.array([len(text) for text in texts])}
+        more = {
+            unit: np.array([size[a] - size[b] for a, b in pairs]) for unit, size in sizes.items()
+        }
+        return {unit: [float((x > 0).mean()), float((x < 0).mean())] for unit, x in more.items()}
 
     def at(self, layer: int, place: int | str) -> torch.Tensor:  # -> (N, C)
         """Return the vectors at one layer and place; NaN for texts too short for it."""

@@ -138,7 +138,7 @@ def controls(bench: Bench) -> dict:
         "table": table("what is read", {row["title"]: row for row in found.values()}),
         "rows": found,
         "selectivity": selectivity,
-    }
+    } | ({"longer": bench.wordier()} if bench.paired else {})
 
 
 def pooled(bench: Bench, pooling: str) -> dict[str, torch.Tensor]:  # (N, C) by split

@@ -35,13 +35,15 @@ def knock_out(bench: Bench) -> dict:
             "window": f"sees the last {where} tokens only" if where > 1 else "sees itself only",
         }[kind]
         found[kind, where] = {"title": title, "kind": kind, "at": where} | bench.accuracy(one)
+        if kind == "window":
+            among = bench.alike(lambda ids, w=where: tuple(ids[-w:]))
+            found[kind, where] |= among_alike(bench, one, among)
+        if (kind, where) == ("from", 0):
+            among = bench.alike(lambda ids: (len(ids), ids[-1]))
+            found[kind, where] |= among_alike(bench, one, among)
     whole, none, length = found["nothing", 0], found["from", 0], bench.accuracy(bench.lengths())
     single = min((found["only", b] for b in range(top + 1)), key=lambda row: row["accuracy"])
     late, early = found["from", top // 2 + 1], found["up_to", top // 2]
-    if rows := bench.alike(lambda ids: (len(ids), ids[-1])):
-        i = [*ways].index(("from", 0))
-        one = {split: torch.from_numpy(array[:, i]) for split, array in vectors.items()}
-        none |= {"alike": len(rows), "alike_accuracy": bench.accuracy(one, among=rows)["accuracy"]}
     return {
         "question": "In which blocks does the last token's attention fetch the rating?",
         "headline": f"Without attention the last token gets {percent(none['accuracy'], 0)}, "
@@ -58,6 +60,12 @@ def knock_out(bench: Bench) -> dict:
         "rows": {f"{kind}_{at}": row for (kind, at), row in found.items()},
         "length": length,
     }
+
+
+def among_alike(bench: Bench, vectors: dict, among: list[int]) -> dict:
+    """Judge a probe on twins that are the same in all that their last token is given of them."""
+    found = {"alike": len(among)}
+    return found | ({"alike_accuracy": bench.accuracy(vectors, among)["accuracy"]} if among else {})
 
 
 def patching(bench: Bench) -> dict:
