@@ -1,14 +1,9 @@
-"""What the experiments of `explain` stand on: a frozen trunk, labelled texts, and what it makes
-of them at every layer, computed once and kept.
-
-Layer l is what enters block l: layer 0 the embeddings; the last layer is what comes out of the
-trunk, ln_f included, as in transformers' `hidden_states`.
+"""What the experiments of `explain` stand on: a frozen trunk, labelled texts, and what the one
+makes of the other, computed once and kept.
 """
 
 import dataclasses
 import functools
-import hashlib
-import json
 from collections import defaultdict
 
 import numpy as np
@@ -16,9 +11,8 @@ import tiktoken
 import torch
 from tqdm import tqdm
 
-from minigpt import cache
 from minigpt.batches import AT_ONCE, Tokens, token_batches, tokenize
-from minigpt.classifier import Classifier, pool
+from minigpt.classifier import Classifier
 from minigpt.data import SPLITS, Dataset, load_dataset, split_off
 from minigpt.freeze import freeze
 from minigpt.frozen import about_states, keep
@@ -26,15 +20,13 @@ from minigpt.model import GPT2, initialize
 from minigpt.packed import packed
 from minigpt.probes import Probe, fit_probe, judge
 from minigpt.readers import Example
+from minigpt.states import PLACES, States, at_places, every_layer, kept
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import Checkpoint, find_checkpoint, load_trunk
 
 # N texts, B of them in a batch, T tokens, C channels, L blocks, P places
 
 AT_MOST = {"train": 1000, "dev": 250, "test": 1000}  # texts: enough to see what there is to see
-FROM_END, FROM_START = 16, 8  # how many positions are looked at, from either end of a text
-# As Python counts: -1 is the last token, 0 the first; and two that are of all tokens
-PLACES = (*range(-1, -FROM_END - 1, -1), *range(FROM_START), "mean", "max")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # compared, and hashed, by identity
@@ -171,78 +163,6 @@ class Bench:
     def at(self, layer: int, place: int | str) -> dict[str, torch.Tensor]:  # (N, C) by split
         """Return the vectors of all texts at one layer and place."""
         return {split: self.states(split).at(layer, place) for split in SPLITS}
-
-
-@dataclasses.dataclass(frozen=True)
-class States:
-    """Hidden states of N texts, mapped from disk."""
-
-    array: np.ndarray  # (N, L + 1, P, C), in the order in which they were computed
-    order: np.ndarray  # (N,): where text i is in it
-    lengths: np.ndarray  # (N,)
-
-    def alike(self, what) -> list[int]:
-        """Return the texts of test whose twin is the same in `what`, a function of token ids."""
-        twins, ids = defaultdict(list), self.tokens["test"].ids
-        for i, example in enumerate(self.examples("test")):
-            if example.pair:
-                twins[example.pair].append(i)
-        pairs = [pair for pair in twins.values() if len(pair) == 2]
-        return [i for a, b in pairs if what(ids[a]) == what(ids[b]) for i in (a, b)]
-
-    def wordier(self) -> dict[str, list[float]]:
-        """Return the shares of test's pairs whose first class, and second, is longer, by unit."""
-        first, second = (
-            {e.pair: i for i, e in enumerate(self.examples("test")) if e.pair and e.label == label}
-            for label in self.labels
-        )
-        texts, lengths = [e.text for e in self.examples("test")], self.tokens["test"].lengths
-        pairs = [(first[pair], second[pair]) for pair in first.keys() & second.keys()]
-        sizes = {"tokens": lengths, "characters": np.array([len(text) for text in texts])}
-        more = {
-            unit: np.array([size[a] - size[b] for a, b in pairs]) for unit, size in sizes.items()
-        }
-        return {unit: [float((x > 0).mean()), float((x < 0).mean())] for unit, x in more.items()}
-
-    def at(self, layer: int, place: int | str) -> torch.Tensor:  # -> (N, C)
-        """Return the vectors at one layer and place; NaN for texts too short for it."""
-        return torch.from_numpy(self.array[self.order, layer, PLACES.index(place)])
-
-
-@torch.no_grad()
-def every_layer(trunk: GPT2, ids, past=None):  # (B, T) -> L + 1 times (B, T, C)
-    """Yield the hidden states of texts, layer by layer."""
-    x = trunk(ids, end=0)
-    for i, block in enumerate(trunk.h):
-        yield x
-        x = block(x, past[i] if past else None)
-    yield trunk.ln_f(x)
-
-
-def at_places(hidden, lengths):  # (B, T, C), (B,) -> (B, P, C)
-    """Return the vectors at all places, NaN where a text is too short."""
-    found = []
-    for place in PLACES:
-        if isinstance(place, str):
-            found.append(pool(hidden, lengths, place))
-        else:
-            at = lengths + place if place < 0 else torch.full_like(lengths, place)  # (B,)
-            there = (at >= 0) & (at < lengths)
-            x = hidden[torch.arange(len(at)), at.clamp(0, hidden.size(1) - 1)]
-            found.append(x.masked_fill(~there[:, None], torch.nan))
-    return torch.stack(found, 1)
-
-
-def kept(about: dict, title: str, shape: tuple, pieces) -> np.ndarray:
-    """Return an array of float32 that depends on `about` alone: from the cache, or made now.
-
-    `pieces` is called for an iterable of its pieces along the first axis.
-    """
-    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-    array = cache.load(key, shape, "<f4")
-    if array is None:
-        array = cache.store(key, shape, "<f4", about | {"title": title}, pieces())
-    return np.asarray(array)
 
 
 def sample(examples: list[Example], most: int, seed: int) -> list[Example]:

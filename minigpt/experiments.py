@@ -9,9 +9,10 @@ import torch
 from tqdm import tqdm
 
 from minigpt.batches import Tokens
-from minigpt.bench import FROM_END, FROM_START, Bench
+from minigpt.bench import Bench
 from minigpt.data import SPLITS
 from minigpt.findings import against_chance, percent, table
+from minigpt.states import FROM_END, FROM_START
 
 # N texts, C channels, L blocks, V tokens of a vocabulary
 

@@ -13,9 +13,10 @@ import torch
 from tqdm import tqdm
 
 from minigpt.batches import AT_ONCE, Tokens
-from minigpt.bench import Bench, every_layer, kept
+from minigpt.bench import Bench
 from minigpt.model import GPT2, Past, fused_attention
 from minigpt.packed import packed
+from minigpt.states import every_layer, kept
 
 # B texts of the same length in a batch, T tokens, C channels, L blocks, S tokens read again
 

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from minigpt.batches import Tokens
-from minigpt.bench import Bench, kept, sample
+from minigpt.bench import Bench, sample
 from minigpt.choices import parse, settle
 from minigpt.classifier import Classifier
 from minigpt.findings import percent, table
@@ -22,6 +22,7 @@ from minigpt.frozen import keep
 from minigpt.peft import put_on
 from minigpt.probe import HEAD, fit_head
 from minigpt.probes import judge
+from minigpt.states import kept
 from minigpt.weights import load_trunk
 
 RUNGS = {

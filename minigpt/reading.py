@@ -11,11 +11,12 @@ import torch
 from tqdm import tqdm
 
 from minigpt.batches import AT_ONCE, token_batches
-from minigpt.bench import Bench, every_layer, kept
+from minigpt.bench import Bench
 from minigpt.findings import percent
 from minigpt.packed import packed
 from minigpt.probes import Probe, fit_probe, judge
 from minigpt.sentences import sentences
+from minigpt.states import every_layer, kept
 
 # N texts, B of them in a batch, P places in each, C channels, L blocks
 

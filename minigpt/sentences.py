@@ -11,11 +11,12 @@ import torch
 from tqdm import tqdm
 
 from minigpt.batches import tokenize
-from minigpt.bench import Bench, every_layer
+from minigpt.bench import Bench
 from minigpt.model import GPT2
 from minigpt.packed import packed
 from minigpt.probes import Probe
 from minigpt.readers import Example
+from minigpt.states import every_layer
 from minigpt.tokenizer import LONGEST
 
 # T tokens of one text, C channels, H heads, D = C // H

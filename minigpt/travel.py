@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from minigpt.batches import Tokens
-from minigpt.bench import FROM_END, Bench
+from minigpt.bench import Bench
 from minigpt.data import SPLITS
 from minigpt.findings import against_chance, percent, table
 from minigpt.interventions import cut_vectors, cuts, patched_vectors
+from minigpt.states import FROM_END
 
 # N texts, C channels, L blocks
 

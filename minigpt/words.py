@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from minigpt.batches import AT_ONCE, Tokens, token_batches
-from minigpt.bench import Bench, kept
+from minigpt.bench import Bench
 from minigpt.classifier import read
 from minigpt.findings import percent, table
 from minigpt.packed import packed
 from minigpt.probes import judge
+from minigpt.states import kept
 
 # N texts, B of them in a batch, W templates, V tokens of the vocabulary
 
