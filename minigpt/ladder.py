@@ -93,34 +93,16 @@ def ladder(bench: Bench) -> dict:
     """Let more and more learn along; and show some of them fewer texts."""
     train, found = bench.tokens["train"], {}
     sizes = [n for n in SIZES if n < len(train)]
-    bar = tqdm(total=len(RUNGS) + len(CURVES) * len(sizes) * DRAWS, desc="ladder", leave=False)
-    bar.disable = bar.disable or bench.quiet
-    for key, (title, flags) in RUNGS.items():
-        learning, logits = tune(bench, flags, train)
-        figures = judge(logits, bench.examples("test"), bench.labels, bench.seed)
-        found[key] = {"title": title, "flags": flags, "learning": learning} | figures
-        bar.update()
-    curves = {key: [] for key in CURVES}
+    jobs = len(RUNGS) + len(CURVES) * len(sizes) * DRAWS
+    with tqdm(total=jobs, desc="ladder", disable=bench.quiet or None, leave=False) as bar:
+        for key, (title, flags) in RUNGS.items():
+            learning, logits = tune(bench, flags, train)
+            figures = judge(logits, bench.examples("test"), bench.labels, bench.seed)
+            found[key] = {"title": title, "flags": flags, "learning": learning} | figures
+            bar.update()
+        curves = {key: [with_few(bench, key, n, bar) for n in sizes] for key in CURVES}
     for key, points in curves.items():
-        for n in sizes:
-            right = []
-            for draw in range(DRAWS):
-                few = few_texts(bench, n, draw)
-                flags = RUNGS[key][1]
-                if key != "head":
-                    epochs = max(6, math.ceil(STEPS / math.ceil(len(few) / 32)))
-                    flags += f" --epochs {epochs}"
-                _, logits = tune(bench, flags, few)
-                right.append(judge(logits, bench.examples("test"), bench.labels)["accuracy"])
-                bar.update()
-            point = {
-                "texts": n,
-                "accuracy": float(np.mean(right)),
-                "range": [min(right), max(right)],
-            }
-            points.append(point)
         points.append({"texts": len(train), "accuracy": found[key]["accuracy"]})
-    bar.close()
     head, best = found["head"], max(found.values(), key=lambda row: row["accuracy"])
     gain = 100 * (best["accuracy"] - head["accuracy"])
     within = [row for row in found.values() if row["interval"][1] >= best["accuracy"]]
@@ -131,7 +113,7 @@ def ladder(bench: Bench) -> dict:
         f"{gain:.0f} points at most",
         "finding": f"The head alone gets {percent(head['accuracy'])}. The most is "
         f"{percent(best['accuracy'])} ({best['title']}): {gain:.1f} points more. The fewest "
-        f"numbers that come so close that {len(bench.tokens['test'])} test texts do not tell: "
+        f"numbers whose interval reaches as far: "
         f"{least['learning']:,} ({least['title']}, {percent(least['accuracy'])}).",
         "chance": bench.chance,
         "table": with_counts(found),
@@ -139,6 +121,19 @@ def ladder(bench: Bench) -> dict:
         "curves": curves,
         "draws": DRAWS,
     }
+
+
+def with_few(bench: Bench, key: str, n: int, bar) -> dict:
+    """Return the accuracy of a rung after `n` texts: the mean of some samples, and their range."""
+    right, flags = [], RUNGS[key][1]
+    if key != "head":
+        epochs = max(6, math.ceil(STEPS / math.ceil(n / 32)))
+        flags += f" --epochs {epochs}"
+    for draw in range(DRAWS):
+        _, logits = tune(bench, flags, few_texts(bench, n, draw))
+        right.append((logits.argmax(1) == bench.classes["test"]).double().mean().item())
+        bar.update()
+    return {"texts": n, "accuracy": float(np.mean(right)), "range": [min(right), max(right)]}
 
 
 def with_counts(found: dict) -> dict:

@@ -23,7 +23,8 @@ def knock_out(bench: Bench) -> dict:
 
     A new probe is fitted each time: the question is what is still there, not what confuses a probe.
     """
-    ways, top = cuts(len(bench.trunk.h)), len(bench.trunk.h) - 1
+    blocks = len(bench.trunk.h)
+    ways, half = cuts(blocks), max(1, blocks // 2)
     vectors = {split: cut_vectors(bench, bench.tokens[split]) for split in SPLITS}
     found = {}
     for i, (kind, where) in enumerate(ways):
@@ -43,8 +44,8 @@ def knock_out(bench: Bench) -> dict:
             among = bench.alike(lambda ids: (len(ids), ids[-1]))
             found[kind, where] |= among_alike(bench, one, among)
     whole, none, length = found["nothing", 0], found["from", 0], bench.accuracy(bench.lengths())
-    single = min((found["only", b] for b in range(top + 1)), key=lambda row: row["accuracy"])
-    late, early = found["from", top // 2 + 1], found["up_to", top // 2]
+    single = min((found["only", b] for b in range(blocks)), key=lambda row: row["accuracy"])
+    late, early = found["from", min(half, blocks - 1)], found["up_to", half - 1]
     return {
         "question": "In which blocks does the last token's attention fetch the rating?",
         "headline": f"Without attention the last token gets {percent(none['accuracy'], 0)}, "
@@ -86,9 +87,11 @@ def patching(bench: Bench) -> dict:
     own = probe.logits(bench.pooled(texts))[:, 1]  # (N,): log odds
     theirs = own[twins]
     aim = 1 - 2.0 * texts.labels  # where the twin's rating is: 1 or -1
-    moved = ((scores - own[:, None, None]) * aim[:, None, None]).sum(0) / (
-        (theirs - own) * aim
-    ).sum()
+    apart = ((theirs - own) * aim).sum()
+    if not apart > 0:
+        why = "the probe does not tell the twins apart: there is no verdict to move"
+        return {"question": question, "skipped": why}
+    moved = ((scores - own[:, None, None]) * aim[:, None, None]).sum(0) / apart
     differ = (own > 0) != (theirs > 0)
     over = ((scores > 0) == (theirs > 0)[:, None, None])[differ].double().mean(0)
     block = next(layer for layer in range(bench.layers) if moved[layer, -1] >= 0.5)
