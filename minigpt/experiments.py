@@ -14,7 +14,7 @@ from minigpt.data import SPLITS
 from minigpt.findings import against_chance, percent, table
 from minigpt.states import FROM_END, FROM_START
 
-# N texts, C channels, L blocks, V tokens of a vocabulary
+# N texts, C channels, L blocks, V tokens of those that train has
 
 
 def pooling(bench: Bench) -> dict:
@@ -171,13 +171,11 @@ def counted(bench: Bench, part: slice) -> dict:
     There are more tokens in a vocabulary than texts to learn from. A plane with an L2 penalty never
     leaves the space that the texts of train span, so that its axes can stand for the tokens.
     """
-    size = bench.tokenizer.n_vocab
+    seen = np.unique(np.concatenate([ids[part] for ids in bench.tokens["train"].ids]))  # (V,)
     there = {}
     for split, texts in bench.tokens.items():
-        there[split] = torch.zeros(len(texts), size, dtype=torch.float64)  # (N, V)
-        for row, ids in zip(there[split], texts.ids, strict=True):
-            row[torch.from_numpy(ids[part])] = 1.0
-    seen = there["train"].any(0)
-    axes = torch.linalg.svd(there["train"][:, seen], full_matrices=False).Vh  # (N of train, V)
-    vectors = {split: x[:, seen] @ axes.T for split, x in there.items()}
+        rows = [np.isin(seen, ids[part]) for ids in texts.ids]
+        there[split] = torch.from_numpy(np.stack(rows)).double()  # (N, V)
+    axes = torch.linalg.svd(there["train"], full_matrices=False).Vh  # (N of train, V)
+    vectors = {split: x @ axes.T for split, x in there.items()}
     return bench.accuracy(vectors, one_scale=True)

@@ -83,7 +83,7 @@ def where(result: dict, about: dict) -> Figure:
     widths = {"width_ratios": [len(starts), len(ends)]}
     figure, (left, right) = canvas(1.5 + 0.32 * layers, columns=2, sharey=True, gridspec_kw=widths)
     cells = [value for part in ("from_start", "from_end") for row in result[part] for value in row]
-    scale = result["chance"], max(cells)
+    scale = result["chance"], max(*cells, result["chance"] + 0.05)
     heat(left, result["from_start"], starts, *scale)
     heat(right, [row[::-1] for row in result["from_end"]], [str(n) for n in ends], *scale)
     left.set(ylabel="layer (0: the embeddings)", xlabel="tokens from the start")

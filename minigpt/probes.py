@@ -61,12 +61,15 @@ def fit_probe(train, labels, dev, dev_labels, classes: int, one_scale=False) -> 
     spread = torch.where(spread > 1e-6 * mean.abs(), spread, 1.0)  # a constant channel
     X, X_dev = (F.pad((x - mean) / spread, (0, 1), value=1.0) for x in (train, dev))
     y, y_dev = one_against_rest(labels, classes), one_against_rest(dev_labels, classes)
-    W, best = train.new_zeros(y.size(1), X.size(1)), (np.inf,)
+    W, best, worse = train.new_zeros(y.size(1), X.size(1)), (np.inf,), 0
     for l2 in GRID:  # from the strongest on: each starts where the one before has ended
         W = torch.stack([newton(X, y[:, r], l2, w) for r, w in enumerate(W)])
         loss = F.binary_cross_entropy_with_logits(X_dev @ W.T, y_dev).item()
-        if loss < best[0]:
+        worse = 0 if loss < best[0] else worse + 1
+        if worse == 0:
             best = loss, l2, W
+        elif worse == 2:  # with still less of a penalty it would be more of the same
+            break
     _, l2, W = best
     weight = W[:, :-1] / spread
     return Probe(weight, W[:, -1] - weight @ mean, l2)
