@@ -18,6 +18,9 @@ fuzz: .venv/tested  ## 10,000 damaged and hostile files; FUZZ="--files N --seed 
 bench: .venv/tested  ## ours against transformers, ten minutes; BENCH=--small for a first try
 	$(RUN) benchmarks/speed.py $(BENCH)
 
+docs: .venv/installed  ## docs/: the experiments of explain, their figures, and the page about them
+	$(RUN) docs/make.py
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet -c constraints.txt -e .
@@ -27,4 +30,4 @@ bench: .venv/tested  ## ours against transformers, ten minutes; BENCH=--small fo
 	$(RUN) -m pip install --quiet -c constraints.txt -e .[test]
 	touch $@
 
-.PHONY: train test lint fuzz bench
+.PHONY: train test lint fuzz bench docs

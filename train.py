@@ -4,7 +4,6 @@ Read from top to bottom: this is the only place where everything is wired. Data 
 text -> ids -> hidden states -> one pooled vector -> logits -> loss.
 """
 
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from minigpt.classifier import Classifier
 from minigpt.data import load_dataset
 from minigpt.distributed import Group, joined
 from minigpt.errors import InputError, errors_for_people
-from minigpt.fit import evaluate, fit, recipe_of
+from minigpt.fit import evaluate
 from minigpt.flags import device_of, dtype_of
 from minigpt.freeze import count, freeze, frozen_unchanged, names_to_learn, table
 from minigpt.frozen import keep
@@ -24,10 +23,10 @@ from minigpt.journal import Journal, state_of
 from minigpt.memory import peak_memory, reuse_memory
 from minigpt.metrics import summarize
 from minigpt.peft import put_on
-from minigpt.probe import HEAD, fit_head
 from minigpt.report import Clock, report
 from minigpt.runs import check_out, save_run
 from minigpt.tokenizer import load_tokenizer
+from minigpt.tune import tune
 from minigpt.weights import find_checkpoint, load_trunk
 
 
@@ -99,23 +98,7 @@ def job(args, clock: Clock, group: Group):
     numbered = args.out is None
     torch.manual_seed(args.seed + group.rank)  # each process drops out other numbers
     with Journal(folder, numbered, about, args.save_every, group, clock, found) as journal:
-        # What does not learn is computed once; then comes the loop
-        if args.freeze_trunk or (args.warm_head and not journal.is_past("head")):
-            freeze(model, set())
-            vectors = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
-            clock.lap("frozen")
-            recipe = recipe_of(vars(args))
-            if args.warm_head:  # --epochs, --lr and --weight-decay are for what comes after
-                own = {"lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
-                recipe = dataclasses.replace(recipe, epochs=args.warm_head, **own)
-            kept, _ = fit_head(model, *vectors, recipe, group, args.quiet, journal)
-            freeze(model, learn)
-            clock.lap("fit")
-        if not args.freeze_trunk:
-            states = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
-            clock.lap("frozen")
-            kept, _ = fit(model, *states, recipe_of(vars(args)), group, args.quiet, journal)
-            clock.lap("fit")
+        kept = tune(model, learn, train, dev, args, checkpoint, group, journal, clock)
 
         # The test set, once; and the proof that what was frozen is what was loaded
         logits = evaluate(model, keep(model, test, checkpoint, group, args.quiet), group)

@@ -1,4 +1,4 @@
-"""python -m minigpt predict | generate | export | cache"""
+"""python -m minigpt predict | generate | explain | export | cache"""
 
 import sys
 import time
@@ -64,7 +64,20 @@ def export_(argv: list[str]) -> None:
     print(f"{args.to} is written; it opens with\n\n{how}")
 
 
-COMMANDS = {"predict": predict, "generate": generate, "export": export_, "cache": cache}
+def explain(argv: list[str]) -> None:
+    """Show by experiments how the last token knows the rating of the whole text."""
+    from minigpt import explain  # what draws is loaded for no other command
+
+    explain.explain(argv)
+
+
+COMMANDS = {
+    "predict": predict,
+    "generate": generate,
+    "explain": explain,
+    "export": export_,
+    "cache": cache,
+}
 
 
 def main():

@@ -20,8 +20,10 @@ ONLY = "tensors by their names, or bitfit (all biases), or norms (layer norms)"
 EPOCHS = "default: 20 for a frozen trunk; else 3, or 6 for fewer than 5,000 texts"
 
 
-def parse(description: str):
-    """Read the flags; raise InputError for those that contradict each other."""
+def parse(description: str, argv: list[str] | None = None):
+    """Read the flags, those of the command line if no others; raise InputError for those that
+    contradict each other.
+    """
     parser = Parser(description=description.split("\n")[0])
     add = parser.add_argument
     add("--weights", type=named, help=WEIGHTS)
@@ -62,7 +64,7 @@ def parse(description: str):
     add("--save-every", type=at_least(0.0), default=60.0, metavar="S", help="seconds; default: 60")
     add("--resume", type=named, metavar="RUN", help="go on with a run that was stopped")
     add("--quiet", action="store_true", help="print the last table only")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.resume:
         args = flags_of_run(parser, args)
     if args.compile and not shutil.which(os.environ.get("CXX", "c++")):

@@ -76,7 +76,7 @@ def test_a_run_stopped_between_its_phases_goes_on_with_the_second(
     stop_at({11}, monkeypatch)
     status, _, err = run("train", *how, "--out", "parts")
     assert status == 130 and "step 0 is saved" in err
-    monkeypatch.setattr("train.fit_head", None)  # would fail if it were called
+    monkeypatch.setattr("minigpt.tune.fit_head", None)  # would fail if it were called
     status, _, err = run("train", "--resume", "parts")
     assert status == 0, err
     assert outcome("parts") == outcome("whole")

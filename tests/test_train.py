@@ -11,7 +11,6 @@ import torch
 from conftest import LORA, ROOT, files_of
 from safetensors.torch import load_file, save_file
 
-import train
 from minigpt.data import load_dataset
 from minigpt.metrics import wilson_interval
 from minigpt.model import initialize
@@ -387,7 +386,7 @@ def test_an_interrupted_run_leaves_nothing_and_says_so(run, checkpoint, texts, m
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "fit", interrupt)
+    monkeypatch.setattr("minigpt.tune.fit", interrupt)
     before = files_of(Path())
     status, _, err = run("train", "--weights", checkpoint, "--data", texts)
     assert status == 130 and err.strip() == "interrupted"

@@ -1,0 +1,56 @@
+"""Make docs/: run `explain` on the bundled weights and texts, and fill the page's template.
+
+    python docs/make.py [--only-text]
+
+Writes results.json, figures/ and why-the-last-token.md. With --only-text, the page is made of the
+results that are there.
+"""
+
+import json
+import shutil
+import string
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+from minigpt.errors import errors_for_people
+from minigpt.explain import explain
+
+DOCS = Path(__file__).parent
+
+
+class Figures(string.Formatter):
+    """`str.format`, but for the space between a number and its percent sign."""
+
+    def format_field(self, value, spec):
+        return super().format_field(value, spec).replace("%", " %")
+
+
+def fill(template: str, results: dict) -> str:
+    """Put numbers in place of names such as {pooling.ways.last.accuracy:.1%}."""
+    text = json.dumps({"about": results["about"]} | results["experiments"])
+    values = json.loads(text, object_hook=lambda table: SimpleNamespace(**table))
+    return Figures().vformat(template, (), vars(values))
+
+
+def main():
+    if sys.argv[1:] != ["--only-text"]:
+        with tempfile.TemporaryDirectory() as folder:
+            explain(["--weights", "tiny", "--data", "mirrored", "--out", folder])
+            results = json.loads(Path(folder, "results.json").read_text())
+            results["about"]["command"] = "python docs/make.py"
+            results["experiments"]["reading"].pop("sentences")  # long, and nothing the page quotes
+            text = json.dumps(results, indent=1) + "\n"
+            (DOCS / "results.json").write_text(text, encoding="utf-8")
+            for figure in Path(folder).glob("*.png"):
+                shutil.copy(figure, DOCS / "figures")
+    results = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))
+    template = (DOCS / "why-the-last-token.template.md").read_text(encoding="utf-8")
+    page = fill(template, results)
+    (DOCS / "why-the-last-token.md").write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with errors_for_people():
+        main()

@@ -1,0 +1,218 @@
+"use strict";
+// The reading strip: words in the colour of the verdict if the text ended there.
+//
+// The data: {labels: [negative, positive], sentences: [{text, label, pair, kind, truncated, tokens,
+// positive[layer][token], attention[block][token][earlier token or itself]}]}; see reading.py.
+
+const { labels, sentences } = JSON.parse(document.getElementById("data").textContent);
+const at = (id) => document.getElementById(id);
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
+
+// What is on show: the texts of one choice (a text, or twins), the layer whose verdicts colour the
+// words, the block whose attention underlines them, and the word that both are told of.
+const now = { choice: 0, layer: 0, block: 0, word: null };
+let kept = null; // the word that was clicked, focused or arrived at: pointing elsewhere is a glance
+let clock = null; // while the text is being read out
+
+// texts that follow each other and are of one pair are chosen, and shown, together
+const choices = [];
+sentences.forEach((sentence, i) => {
+  const twins = i > 0 && sentence.pair && sentence.pair === sentences[i - 1].pair;
+  if (twins) choices[choices.length - 1].push(i);
+  else choices.push([i]);
+});
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children); // strings become text, never markup
+  return made;
+}
+
+// A token as it can be seen: what has no sign, or is only the first bytes of one, gets a stand-in.
+function visible(token) {
+  if (token === "") return "◌";
+  const word = token.trim();
+  if (word === "") return token.includes("\n") ? "⏎" : "␣";
+  return word.replace(/[\p{Cc}\p{Cs}\p{Bidi_Control}]/gu, "◌").replace(/^\p{C}+$/u, "◌");
+}
+
+function verdict(positive) {
+  const [share, label] = positive >= 0.5 ? [positive, labels[1]] : [1 - positive, labels[0]];
+  return `${percent(share)} for ${label}`;
+}
+
+function layerName(layer) {
+  return layer === 0 ? "embeddings" : `after block ${layer}`;
+}
+
+const wordAt = ([i, t]) => at(`word-${i}-${t}`);
+const length = (i) => sentences[i].tokens.length;
+
+function showChoice(choice) {
+  now.choice = (choice + choices.length) % choices.length;
+  at("sentence").value = now.choice;
+  const shown = choices[now.choice];
+  const first = sentences[shown[0]];
+  at("layer").max = first.positive.length - 1;
+  at("block").max = first.attention.length;
+  at("strips").replaceChildren(...shown.map(strip));
+  keep([shown[0], length(shown[0]) - 1]);
+}
+
+function strip(i) {
+  const { tokens, label, kind, truncated } = sentences[i];
+  const words = element("div", { class: "strip", role: "listbox", "aria-orientation": "horizontal" });
+  words.setAttribute("aria-label", "The words of the text");
+  tokens.forEach((token, t) => {
+    if (/^\s/.test(token) && t > 0) words.append(" "); // the space is outside the colour
+    const word = element("span", { class: "word", role: "option", id: `word-${i}-${t}` });
+    word.append(visible(token));
+    word.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && look([i, t]));
+    word.addEventListener("click", () => keep([i, t], true));
+    word.addEventListener("focus", () => keep([i, t]));
+    words.append(word);
+    if (token.includes("\n")) words.append(element("br"));
+  });
+  words.addEventListener("pointerleave", () => look(kept));
+  words.addEventListener("keydown", (event) => walk(event, i));
+  const truth = [label === null ? "a text without a label" : `labelled ${label}`];
+  if (kind) truth.push(kind);
+  if (truncated) truth.push(`its first ${tokens.length} tokens`);
+  return element("div", {}, element("p", { class: "truth" }, truth.join(" · ")), words);
+}
+
+function walk(event, i) {
+  const t = kept[1];
+  const to = { ArrowLeft: t - 1, ArrowRight: t + 1, Home: 0, End: length(i) - 1 }[event.key];
+  const up = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+  if (to === undefined && up === undefined) return;
+  event.preventDefault();
+  stop();
+  if (up) showLayer(now.layer + up);
+  else keep([i, Math.min(Math.max(to, 0), length(i) - 1)], true);
+}
+
+function showLayer(layer) {
+  now.layer = Math.min(Math.max(layer, 0), Number(at("layer").max));
+  at("layer").value = now.layer;
+  at("layer-is").value = layerName(now.layer);
+  at("layer").setAttribute("aria-valuetext", layerName(now.layer));
+  paint();
+}
+
+function showBlock(block) {
+  now.block = block;
+  at("block").value = block;
+  at("block-is").value = `attention in block ${block}`;
+  at("block").setAttribute("aria-valuetext", `block ${block}`);
+  paint();
+}
+
+function keep(word, focus = false) {
+  kept = word;
+  if (focus && document.activeElement !== wordAt(word)) wordAt(word).focus(); // comes back here
+  look(word);
+}
+
+function look(word) {
+  now.word = word;
+  paint();
+}
+
+function paint() {
+  const [chosen, here] = now.word;
+  for (const i of choices[now.choice]) {
+    const { tokens, positive, attention } = sentences[i];
+    const weights = i === chosen ? attention[now.block - 1][here] : [];
+    const most = Math.max(...weights, 1e-9);
+    tokens.forEach((token, t) => {
+      const p = positive[now.layer][t];
+      const word = wordAt([i, t]);
+      word.classList.toggle("pro", p >= 0.5);
+      word.classList.toggle("con", p < 0.5);
+      word.classList.toggle("unread", i === chosen && t > here);
+      word.style.setProperty("--lean", Math.abs(2 * p - 1));
+      word.style.setProperty("--look", (weights[t] || 0) / most);
+      word.tabIndex = t === (i === kept[0] ? kept[1] : tokens.length - 1) ? 0 : -1;
+      word.setAttribute("aria-selected", i === chosen && t === here);
+      word.setAttribute("aria-label", `${visible(token)}: ${verdict(p)}`);
+    });
+  }
+  tell(sentences[chosen], here);
+}
+
+function tell({ tokens, positive, attention }, here) {
+  at("told").replaceChildren(
+    "If the text ended at ",
+    element("strong", {}, visible(tokens[here])),
+    `, token ${here + 1} of ${tokens.length}: `,
+    `${verdict(positive[now.layer][here])}, ${layerName(now.layer)}.`,
+  );
+  const verdicts = positive.map((row, layer) => {
+    const p = row[here];
+    const line = bar(layer ? `block ${layer}` : "embeddings", p, Math.min(p, 0.5), Math.max(p, 0.5));
+    line.classList.add(p >= 0.5 ? "pro" : "con");
+    line.classList.toggle("shown", layer === now.layer);
+    return line;
+  });
+  at("layers").replaceChildren(...verdicts.reverse()); // the last on top, as the trunk is drawn
+  const looks = attention[now.block - 1][here].map((weight, t) => {
+    return { weight, name: visible(tokens[t]) + (t === here ? " (itself)" : "") };
+  });
+  looks.sort((a, b) => b.weight - a.weight);
+  at("attention-title").textContent = `Where its attention goes in block ${now.block}`;
+  at("attention").replaceChildren(
+    ...looks.slice(0, 7).map(({ weight, name }) => bar(name, weight, 0, weight)),
+  );
+}
+
+// A line of a list: a name, a bar from one share of the width to another, and the number.
+function bar(name, share, from, to) {
+  const inner = element("i");
+  inner.style.setProperty("--from", `${100 * from}%`);
+  inner.style.setProperty("--long", `${100 * (to - from)}%`);
+  const track = element("span", { class: "bar", "aria-hidden": "true" }, inner);
+  return element("li", {}, element("span", { title: name }, name), track, element("span", {}, percent(share)));
+}
+
+function stop() {
+  clearInterval(clock);
+  clock = null;
+  at("play").textContent = "Play";
+}
+
+function play() {
+  if (clock) return stop();
+  const i = kept[0];
+  const start = kept[1] === length(i) - 1 ? 0 : kept[1]; // from the word one is at, or from the start
+  keep([i, start]);
+  at("play").textContent = "Stop";
+  clock = setInterval(() => {
+    if (kept[1] === length(i) - 1) return stop();
+    keep([i, kept[1] + 1]);
+  }, 400);
+}
+
+if (sentences.length) {
+  choices.forEach((texts, choice) => {
+    const { kind, text } = sentences[texts[0]];
+    const start = [...text].slice(0, 70).join("");
+    const name = `${kind ? `${kind}: ` : ""}${visible(start)}${start === text ? "" : "…"}`;
+    at("sentence").append(element("option", { value: choice }, name));
+  });
+  at("negative").textContent = labels[0];
+  at("positive").textContent = labels[1];
+  at("layers-title").textContent = `Probability of “${labels[1]}”, by layer`;
+  at("sentence").addEventListener("change", () => { stop(); showChoice(Number(at("sentence").value)); });
+  at("previous").addEventListener("click", () => { stop(); showChoice(now.choice - 1); });
+  at("next").addEventListener("click", () => { stop(); showChoice(now.choice + 1); });
+  at("play").addEventListener("click", play);
+  at("layer").addEventListener("input", () => showLayer(Number(at("layer").value)));
+  at("block").addEventListener("input", () => showBlock(Number(at("block").value)));
+  now.layer = sentences[0].positive.length - 1;
+  now.block = sentences[0].attention.length;
+  showChoice(0);
+  showLayer(now.layer);
+  showBlock(now.block);
+}

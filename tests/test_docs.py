@@ -1,0 +1,45 @@
+"""The page in docs/ says what docs/results.json has, and shows what is there."""
+
+import importlib.util
+import json
+import re
+
+from conftest import ROOT
+
+from minigpt.explain import EXPERIMENTS
+
+DOCS = ROOT / "docs"
+RESULTS = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))
+PAGE = (DOCS / "why-the-last-token.md").read_text(encoding="utf-8")
+TEMPLATE = (DOCS / "why-the-last-token.template.md").read_text(encoding="utf-8")
+
+
+def maker():
+    spec = importlib.util.spec_from_file_location("make", DOCS / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_number_of_the_page_is_that_of_the_results():
+    assert maker().fill(TEMPLATE, RESULTS) == PAGE
+    assert [*RESULTS["experiments"]] == [*EXPERIMENTS]
+
+
+def test_another_result_is_another_page():
+    other = json.loads(json.dumps(RESULTS))
+    other["experiments"]["pooling"]["ways"]["last"]["accuracy"] = 0.123
+    assert "**12.3 %**" in maker().fill(TEMPLATE, other)
+
+
+def test_percentages_of_ours_are_placeholders():
+    """A figure typed by hand would stay when the results change: only other people's are."""
+    ours = TEMPLATE[: TEMPLATE.index("## What others measured")]
+    typed = re.findall(r"\d[\d.,]* %", re.sub(r"\{.*?\}", "", ours))
+    assert {*typed} <= {"50 %", "95 %"}  # chance, by construction; and the intervals
+
+
+def test_figures_are_there():
+    shown = re.findall(r"!\[.+?\]\((.+?)\)", PAGE)
+    assert {f"figures/{name}.png" for name in EXPERIMENTS} == {*shown}
+    assert all((DOCS / path).is_file() for path in shown)
