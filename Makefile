@@ -6,7 +6,7 @@ train: .venv/installed  ## the main job: a head on a frozen trunk
 	$(RUN) train.py --freeze-trunk
 
 test: .venv/tested  ## the whole suite; once installed, offline
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 lint: .venv/tested
 	$(RUN) -m ruff check .

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are small: threads would only wait
 
 import pytest
 import torch

@@ -160,8 +160,9 @@ def score_on(kept: Kept, model: nn.Module) -> float:
     return (evaluate(model, kept).argmax(1) == kept.labels).float().mean().item()
 
 
-@pytest.mark.parametrize("append_end", [False, True])
-@pytest.mark.parametrize("data", ["mirrored", "sst2"])
+@pytest.mark.parametrize(
+    "data, append_end", [("mirrored", False), ("mirrored", True), ("sst2", True)]
+)
 def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(data, append_end, shared):
     """scikit-learn's, on the same vectors: best of four C on dev, 0.5 points of leeway on test."""
     linear_model = pytest.importorskip("sklearn.linear_model")
@@ -187,4 +188,4 @@ def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(data, appe
     ]
     best = max(oracles, key=lambda oracle: oracle.score(*parts[1]))
     assert score_on(test, model) >= best.score(*parts[2]) - 0.005
-    assert score_on(test, model) >= {"mirrored": 0.66, "sst2": 0.78 if append_end else 0.75}[data]
+    assert score_on(test, model) >= {"mirrored": 0.66, "sst2": 0.78}[data]

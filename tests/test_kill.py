@@ -15,7 +15,7 @@ from conftest import ROOT
 from test_distributed import start
 from test_resume import outcome
 
-QUICK = ["--train-last", "1", "--epochs", "6", "--save-every", "0", "--quiet"]
+QUICK = ["--train-last", "1", "--epochs", "4", "--save-every", "0", "--quiet"]
 
 
 class Forks:
