@@ -41,8 +41,8 @@ def pooling(bench: Bench) -> dict:
         said += f" (twins that begin with the same token: {percent(alike['accuracy'])})"
     return {
         "question": "Which vector of the last layer knows the rating?",
-        "headline": f"The last token's vector gets {percent(last['accuracy'], 0)} of the texts "
-        f"right, the first token's {percent(first['accuracy'], 0)}",
+        "headline": f"Read at the last token {percent(last['accuracy'], 0)} are right, at the "
+        f"first {percent(first['accuracy'], 0)}",
         "finding": f"A plane on the last token's vector rates {percent(last['accuracy'])} of the "
         f"test texts rightly; on the first token's, which has seen nothing but itself, "
         f"{percent(first['accuracy'])}: {said}.",
@@ -81,8 +81,8 @@ def where(bench: Bench) -> dict:
     shown = [p for p in (-1, -2, -4, -8, -16, 7, 3, 1, 0) if p in ends + starts]
     return {
         "question": "At which layer, and at which position, can the rating be read?",
-        "headline": f"At the last token it goes from {percent(accuracy[0, -1], 0)} in the "
-        f"embeddings to {percent(accuracy[top, -1], 0)} at the top",
+        "headline": f"At the last token: {percent(accuracy[0, -1], 0)} in the embeddings, "
+        f"{percent(accuracy[top, -1], 0)} at the top",
         "finding": f"At the last token a plane reads {percent(accuracy[0, -1])} in the embeddings "
         f"({against_chance(found[0, -1], bench.chance)}), {percent(accuracy[top, -1])} at the top, "
         f"and most at layer {best}: {percent(accuracy[best, -1])}. At the first token it is "

@@ -88,6 +88,8 @@ def where(result: dict, about: dict) -> Figure:
     heat(right, [row[::-1] for row in result["from_end"]], [str(n) for n in ends], *scale)
     left.set(ylabel="layer (0: the embeddings)", xlabel="tokens from the start")
     right.set_xlabel("tokens from the end; -1 is the last")
+    said = f"texts right, in percent; chance is {100 * result['chance']:.0f}, and palest"
+    right.set_title(said, loc="right", fontsize=9.5)
     title(figure, result)
     return figure
 
@@ -153,6 +155,8 @@ def patching(result: dict, about: dict) -> Figure:
     figure, axes = canvas(1.5 + 0.32 * len(result["moved"]))
     heat(axes, result["moved"], [str(place) for place in result["places"]], 0.0, 1.0)
     axes.set(ylabel="layer (0: the embeddings)", xlabel="which token's vector, from the end")
+    said = "how far the score goes over to the twin's, in percent; without effect: 0"
+    axes.set_title(said, loc="right", fontsize=9.5)
     title(figure, result)
     return figure
 
