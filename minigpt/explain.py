@@ -16,6 +16,7 @@ from minigpt import experiments, ladder, plots, style, travel, words
 from minigpt.bench import Bench, open_bench
 from minigpt.errors import InputError, Parser
 from minigpt.flags import DEVICES, device_of, named
+from minigpt.memory import reuse_memory
 from minigpt.page import write_page
 from minigpt.reading import reading
 
@@ -54,6 +55,7 @@ def explain(argv: list[str]) -> None:
     parser.add_argument("--device", default="auto", choices=DEVICES)
     args = parser.parse_args(argv)
     names, began = chosen(args.only), time.monotonic()
+    reuse_memory()  # the ladder trains
     out = check_place(args.out)
     bench = open_bench(args.weights, args.data, device_of(args.device), args.text)
     about = describe(bench, argv)

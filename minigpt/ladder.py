@@ -27,17 +27,17 @@ from minigpt.weights import load_trunk
 
 RUNGS = {
     "head": ("the head only", "--freeze-trunk"),
-    "last_1": ("the last block", "--train-last 1"),
-    "prompt": ("a prompt of 16", "--prompt 16"),
-    "prefix": ("a prefix of 16", "--prefix 16"),
-    "lora": ("LoRA, rank 8", "--lora 8"),
-    "adapter": ("adapters of 16", "--adapter 16"),
-    "all": ("everything", ""),
-    "lp_ft": ("the head, then everything", "--warm-head 20"),
+    "last_1": ("the last block", "--epochs 4 --train-last 1"),
+    "prompt": ("a prompt of 16", "--epochs 4 --prompt 16"),
+    "prefix": ("a prefix of 16", "--epochs 4 --prefix 16"),
+    "lora": ("LoRA, rank 8", "--epochs 4 --lora 8"),
+    "adapter": ("adapters of 16", "--epochs 4 --adapter 16"),
+    "all": ("everything", "--epochs 4"),
+    "lp_ft": ("the head, then everything", "--epochs 4 --warm-head 20"),
 }
 CURVES = ("head", "last_1")  # those that are also shown fewer texts
 SIZES, DRAWS = (10, 30, 100, 300), 3  # texts, and samples of each size
-STEPS = 50  # of gradient descent, at least: six epochs of ten texts would be six
+STEPS = 50  # of gradient descent, at least: four epochs of ten texts would be four
 FORMAT = 1  # of an outcome that is kept: raise it when training comes to something else
 
 
@@ -119,7 +119,7 @@ def with_few(bench: Bench, key: str, n: int, bar) -> dict:
     """Return the accuracy of a rung after `n` texts: the mean of some samples, and their range."""
     right, flags = [], RUNGS[key][1]
     if key != "head":
-        epochs = max(6, math.ceil(STEPS / math.ceil(n / 32)))
+        epochs = max(4, math.ceil(STEPS / math.ceil(n / 32)))
         flags += f" --epochs {epochs}"
     for draw in range(DRAWS):
         _, logits = outcome(bench, flags, few_texts(bench, n, draw))
