@@ -46,8 +46,7 @@ def job(args, clock: Clock, group: Group):
     """Load, freeze, train, test, save, in this order; or, with --resume, go on where it stopped."""
     torch.manual_seed(args.seed)
     resume = vars(args).pop("resume")
-    if group.rank == 0 and not resume:
-        check_out(args.out)
+    out = Path(resume) if resume else check_out(args.out) if group.rank == 0 else None
     say = (lambda *_: None) if args.quiet else print
 
     # The trunk, as pre-training left it; the texts; who learns; a head for the labels
@@ -94,7 +93,7 @@ def job(args, clock: Clock, group: Group):
         "processes": group.size,
     }
     found = state_of(Path(resume), about, clock) if resume else None
-    folder = Path(resume or args.out or run_name(args, checkpoint.name, dataset.name))
+    folder = out or run_name(args, checkpoint.name, dataset.name)
     numbered = args.out is None
     torch.manual_seed(args.seed + group.rank)  # each process drops out other numbers
     with Journal(folder, numbered, about, args.save_every, group, clock, found) as journal:
@@ -133,6 +132,7 @@ def job(args, clock: Clock, group: Group):
         if group.rank == 0:
             with journal.writing():
                 save_run(journal.folder, model, metrics)
+            journal.step = None  # nothing is left to go on with
             print(report(metrics, journal.folder))
 
 

@@ -43,17 +43,21 @@ def sha256_of(path: Path) -> str:
     identity = (str(path.resolve()), about.st_ino, about.st_size, about.st_mtime_ns)
     name = hashlib.sha256(repr((*identity, about.st_ctime_ns)).encode()).hexdigest()[:32]
     memory = cache_folder() / "sha256" / name
+
+    def line(found: str) -> str:
+        return f"{found} {hashlib.sha256((name + found).encode()).hexdigest()[:16]}"
+
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        found = memory.read_text(encoding="ascii")
-        if re.fullmatch("[0-9a-f]{64}", found):
-            return found
+        text = memory.read_text(encoding="ascii") if memory.is_file() else ""
+        if text == line(text[:64]):  # else it is damaged
+            return text[:64]
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time_ns() - about.st_ctime_ns > 2e9:  # else it might change again within a clock tick
         with contextlib.suppress(OSError):  # where nothing can be written, nothing is remembered
             memory.parent.mkdir(parents=True, exist_ok=True)
             new = memory.with_suffix(f".{os.getpid()}")
-            new.write_text(found, encoding="ascii")
+            new.write_text(line(found), encoding="ascii")
             new.replace(memory)
     return found
 
@@ -76,7 +80,8 @@ def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
     """
     folder = states_folder() / key
     if not all((folder / name).is_file() for name in ("about.json", "states.npy")):
-        return None  # also if one is a pipe, which would be waited for
+        discard(folder)  # also if one is a pipe, which would be waited for
+        return None
     try:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         header = header_of(shape, dtype)
@@ -94,8 +99,15 @@ def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
         return None
     except (EOFError, ValueError, KeyError, TypeError, RecursionError):
         pass
-    shutil.rmtree(folder, ignore_errors=True)
+    discard(folder)
     return None
+
+
+def discard(folder: Path) -> None:
+    """Remove what is in an array's place, whatever it is."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def store(

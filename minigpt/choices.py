@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from minigpt.classifier import POOLINGS
+from minigpt.data import NAMED
 from minigpt.errors import InputError, Parser
 from minigpt.flags import DEVICES, DTYPES, above_zero, at_least, named
 from minigpt.journal import STATE, read_about
@@ -121,8 +122,8 @@ def settle(args, checkpoint: Checkpoint, vectors: bool, texts: int) -> None:
     """
     config = checkpoint.config
     args.weights = checkpoint.name
-    if Path(args.data).exists():  # so that the run can be resumed from another folder
-        args.data = str(Path(args.data).resolve())
+    if args.data not in NAMED and Path(args.data).exists():
+        args.data = os.path.abspath(args.data)  # so that it is found from another folder, too
     if args.freeze_trunk:
         usual = HEAD.epochs, HEAD.lr, HEAD.weight_decay
     else:

@@ -13,6 +13,7 @@ from minigpt.readers import Example, read_examples
 
 BUNDLED = Path(__file__).parent / "datasets"
 SST2 = ("SetFit/sst2", "00ea8ccb7a54b4e3780a3e51aa3f80361ff849c0")  # a Hub dataset, its revision
+NAMED = ("mirrored", "sst2")
 SPLITS = {
     "train": ("train",),
     "dev": ("dev", "valid", "validation"),

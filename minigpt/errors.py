@@ -12,7 +12,8 @@ class InputError(ValueError):
 
 
 # What reading a value out of somebody's JSON may raise, where it is not as it should be
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError)
+MALFORMED += (RecursionError,)
 
 
 class Stopped(KeyboardInterrupt):
@@ -89,7 +90,8 @@ def errors_for_people():
         message = f"{error.filename or 'standard input or output'}: {error.strerror or error}"
     except KeyboardInterrupt as error:
         if int(os.environ.get("RANK", 0)) == 0:  # of several processes, the first speaks
-            print(f"\n{str(error) or 'interrupted'}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # Ctrl-C has ended who listened, too: `2>&1 | tee`
+                print(f"\n{str(error) or 'interrupted'}", file=sys.stderr)
         sys.exit(128 + getattr(error, "number", signal.SIGINT))
     else:
         return

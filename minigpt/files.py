@@ -29,14 +29,16 @@ def write(path: Path, content: str | dict[str, torch.Tensor], about: dict | None
     """
     new = path.with_name(NEW + path.name)
     try:
+        new.unlink(missing_ok=True)  # somebody may have put a link there, to be written through
         if isinstance(content, str):
-            new.write_text(content, encoding="utf-8")
+            with open(new, "x", encoding="utf-8") as file:
+                file.write(content)
         else:
             try:
                 safetensors.torch.save_file(content, new, {"format": "pt", **(about or {})})
             except safetensors.SafetensorError as error:  # what it makes of a full disk
                 raise OSError(errno.EIO, str(error), str(path)) from None
-            new.chmod(0o644)  # save_file lets nobody else read it
+            new.chmod(0o666 & ~umask())  # save_file lets nobody else read it
         flush(new)
         os.replace(new, path)
     except BaseException:
@@ -60,6 +62,31 @@ def append(path: Path, line: str) -> None:
             raise
 
 
+def umask() -> int:
+    """Return which rights the user does not give away: to be asked for, it has to be set."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def lock(folder: Path) -> int | None:
+    """Take a folder for this process alone, until its end or until the handle is closed.
+
+    Raises InputError if another process has it. Where there are no locks, does nothing.
+    """
+    try:
+        import fcntl  # there is none on Windows
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return handle
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(f"{folder} is being written by another process; let it end") from None
+    except (ImportError, OSError):
+        return None
+
+
 def flush(path: Path) -> None:
     """Have a file, or a folder's list of names, written to the disk itself."""
     if os.name == "nt" and path.is_dir():
@@ -74,15 +101,20 @@ def flush(path: Path) -> None:
 def write_folder(wanted: Path, files: dict, numbered: bool = False) -> Path:
     """Write files, all or nothing: beside the folder's place, then in it; return where.
 
-    A file is text, tensors, or (tensors, about). The place may be an empty folder. If it is taken
-    and `numbered`, a number is added to its name. Raises OSError.
+    A file is text, tensors, or (tensors, about). If the place is taken and `numbered`, a number is
+    added to its name. An empty folder that is there already gets the files, one after the other in
+    their order: it may be a mounted one, in whose place nothing can be put. Raises OSError.
     """
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=NEW, dir=wanted.parent))
+    inside = wanted.is_dir() and not numbered
+    new = Path(tempfile.mkdtemp(prefix=NEW, dir=wanted if inside else wanted.parent))
     try:
         for name, content in files.items():
             write(new / name, *(content if isinstance(content, tuple) else (content,)))
-        new.chmod(0o755)  # mkdtemp lets nobody else read it
+        new.chmod(0o777 & ~umask())  # mkdtemp lets nobody else read it
+        if inside:
+            move_into(new, wanted, files)
+            return wanted
         place, number = wanted, 1
         while new != place:
             try:
@@ -97,6 +129,21 @@ def write_folder(wanted: Path, files: dict, numbered: bool = False) -> Path:
         shutil.rmtree(new, ignore_errors=True)
         raise
     return place
+
+
+def move_into(new: Path, place: Path, names) -> None:
+    """Move files into an empty folder in this order, or none of them."""
+    if any(path != new for path in place.iterdir()):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(place))
+    try:
+        for name in names:
+            os.replace(new / name, place / name)
+        new.rmdir()
+        flush(place)
+    except BaseException:
+        for name in names:
+            (place / name).unlink(missing_ok=True)
+        raise
 
 
 def part_of(folder: Path, name: str) -> Path:

@@ -140,6 +140,7 @@ def fit(
         step, history, began = found.step, found.history, began - found.seconds
         of_epoch = step - (len(history) - 1) * per_epoch
         losses = restore(found.tensors, model, optimizer, best, group, step, of_epoch)
+        found.tensors.clear()  # which may be gigabytes
     else:
         history = [{"epoch": 0, "step": 0} | measure(evaluate(model, dev, group), dev.labels)]
         if not math.isfinite(history[0]["dev_loss"]):
@@ -148,6 +149,8 @@ def fit(
     def now():
         """Return what to save: nothing that came after a step gone wrong."""
         check_numbers(unread, step, steps, recipe, journal)
+        if not all(p.isfinite().all() for p in learning_of(model).values()):
+            raise no_number("norm of the weights", step, steps, recipe, journal)
         return time.monotonic() - began, snapshot(model, optimizer, best, losses, group)
 
     if not found:
@@ -222,7 +225,7 @@ def no_number(what: str, step: int, steps: int, recipe: Recipe, journal: Journal
     lr = learning_rate(step - 1, steps, recipe)
     return InputError(
         f"the {what} is no number any more at step {step} of {steps} (learning rate {lr:.1e}); "
-        f"try a tenth of --lr {recipe.lr:g}{journal.whereabouts()}"
+        f"start again, and try a tenth of --lr {recipe.lr:g}{journal.whereabouts()}"
     )
 
 

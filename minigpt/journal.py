@@ -11,11 +11,13 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import safetensors
 import safetensors.torch
@@ -63,6 +65,8 @@ class Journal:
         self.history = list(found.history) if found else []  # of all phases
         self.step = found.step if found else None  # of the last state on disk
         self.phase, self.heard, self.saved = "", None, time.monotonic()
+        self.at = None  # the step at which it was last saved, also by another process
+        self.lock = files.lock(folder) if found and self.writes else None
         if found and self.writes:  # lines that are younger than the state will come again
             with self.writing():
                 files.write(folder / HISTORY, "".join(map(json_line, self.history)))
@@ -105,6 +109,7 @@ class Journal:
 
     def save(self, step: int, seconds: float, tensors: dict[str, torch.Tensor]) -> None:
         """Write the state. Raises InputError if it cannot be written; the last one stays."""
+        self.at = step
         if not self.writes:
             return
         self.clock.lap("fit")
@@ -118,6 +123,7 @@ class Journal:
                 history = "".join(map(json_line, self.history))
                 found = {HISTORY: history, STATE: state}
                 self.folder = files.write_folder(self.folder, found, self.numbered)
+                self.lock = files.lock(self.folder)
         self.step, self.saved = step, time.monotonic()
 
     @contextlib.contextmanager
@@ -128,7 +134,7 @@ class Journal:
         except OSError as error:
             text = f"{self.folder} cannot be written ({error.strerror}){self.whereabouts()}"
             if self.step is not None:
-                text += f"; make room, then {self.how()}"
+                text += f"; once that is mended, go on: {self.how()}"
             raise InputError(text) from None
 
     def pause(self, step: int, now: Callable[[], tuple[float, dict]]) -> None:
@@ -143,7 +149,7 @@ class Journal:
             reasons = reasons.to(self.group.device)
             self.group.add_up([reasons])
         late, heard = reasons.tolist()
-        if late or heard:
+        if (late or heard) and self.at != step:
             self.save(step, *now())
         if heard:
             raise Stopped(self.heard or signal.SIGTERM)
@@ -159,12 +165,15 @@ class Journal:
                 return
             self.heard = number
             if self.writes:
-                print("\nstopping after this step; once more: at once", file=sys.stderr)
+                with contextlib.suppress(OSError):  # Ctrl-C has ended who listened: `2>&1 | tee`
+                    print("\nstopping after this step; once more: at once", file=sys.stderr)
 
         numbers = (signal.SIGINT, signal.SIGTERM) if self.folder else ()
         before = {number: signal.signal(number, hear) for number in numbers}
         try:
             yield
+            if self.heard is not None:  # after the last step
+                raise Stopped(self.heard)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -177,13 +186,15 @@ class Journal:
         """Return the command that goes on from there."""
         size = self.group.size
         python = f"torchrun --nproc_per_node={size}" if size > 1 else "python"
-        return f"{python} train.py --resume {self.folder}"
+        return f"{python} train.py --resume={quote(str(self.folder))}"
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, _):
         """Say how to go on, if the run ends before its time."""
+        if self.lock is not None:
+            os.close(self.lock)
         if isinstance(error, KeyboardInterrupt) and self.writes and self.step is not None:
             message = f"stopped; step {self.step} is saved. To go on: {self.how()}"
             raise Stopped(getattr(error, "number", signal.SIGINT), message) from None

@@ -1,14 +1,16 @@
 """Rating texts with a trained run: a few, or a file of any size line by line."""
 
+import dataclasses
 import itertools
 import json
 import sys
+import time
 from collections.abc import Iterator
 
 import torch
 
 from minigpt.batches import tokenize
-from minigpt.errors import InputError, Parser, first_few
+from minigpt.errors import InputError, Parser
 from minigpt.fit import evaluate
 from minigpt.flags import DEVICES, device_of
 from minigpt.frozen import FrozenPart
@@ -18,10 +20,23 @@ from minigpt.runs import Run, load_run
 LONGEST_LINE = 2**24  # bytes: a line is held in memory, and no text has as many
 
 
-def texts_of(args, skipped: list[str]) -> Iterator[str]:
+@dataclasses.dataclass
+class Skipped:
+    """The lines that were no text: how many, and the first few of them."""
+
+    count: int = 0
+    first: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, where: str) -> None:
+        self.count += 1
+        if len(self.first) < 3:
+            self.first.append(where)
+
+
+def texts_of(args, skipped: Skipped) -> Iterator[str]:
     """Yield the texts to rate, one by one: neither a file nor stdin need fit in memory.
 
-    A line that is no text raises InputError, or is put on the list with --skip-bad.
+    A line that is no text raises InputError, or is counted with --skip-bad.
     """
     if not args.texts and not args.file:
         raise InputError("predict: no text; give TEXT, --file F, or - for stdin")
@@ -35,7 +50,7 @@ def texts_of(args, skipped: list[str]) -> Iterator[str]:
         yield from lines_of(args.file, args.file, bad)
 
 
-def lines_of(file: str | int, name: str, bad: list[str] | None) -> Iterator[str]:
+def lines_of(file: str | int, name: str, bad: Skipped | None) -> Iterator[str]:
     """Yield the lines of a file, or of file descriptor 0, without their ends."""
     with open(file, "rb", closefd=file != 0) as lines:
         for number in itertools.count(1):
@@ -56,18 +71,18 @@ def lines_of(file: str | int, name: str, bad: list[str] | None) -> Iterator[str]
             elif bad is None:
                 raise InputError(f"{where}: {wrong}; mend it, or go on past it with --skip-bad")
             else:
-                bad.append(where)
+                bad.add(where)
 
 
 def chunks(texts: Iterator[str]) -> Iterator[tuple[list[str], InputError | None]]:
     """Yield texts in lists, and what went wrong after the last of them, if anything.
 
-    Lists begin short, so that the first answers come at once, and grow, since long ones read
-    faster; but no more is held in memory than the longest line.
+    Long lists read faster, so that they grow as long as texts come faster than one can watch: a
+    slow pipe is answered text by text. No more is held in memory than the longest line.
     """
-    size = 8
+    size = 1
     while True:
-        chunk, error, held = [], None, 0
+        chunk, error, held, began = [], None, 0, time.monotonic()
         try:
             while len(chunk) < size and held < LONGEST_LINE:
                 chunk.append(next(texts))
@@ -77,8 +92,9 @@ def chunks(texts: Iterator[str]) -> Iterator[tuple[list[str], InputError | None]
                 return
         except InputError as wrong:
             error = wrong
+        slow = time.monotonic() - began > 0.2  # seconds
         yield chunk, error
-        size = min(2 * size, 1024)
+        size = max(1, size // 8) if slow else min(2 * size, 1024)
 
 
 def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (texts, K)
@@ -99,7 +115,7 @@ def predict(argv: list[str]) -> None:
     parser.add_argument("--device", default="auto", choices=DEVICES)
     args = parser.parse_intermixed_args(argv)
     run = load_run(args.run, device_of(args.device))
-    part, skipped = FrozenPart(run.model), []
+    part, skipped = FrozenPart(run.model), Skipped()
     for chunk, error in chunks(texts_of(args, skipped)):
         rows = rate(run, part, chunk).tolist() if chunk else []
         for text, row in zip(chunk, rows, strict=True):
@@ -114,5 +130,6 @@ def predict(argv: list[str]) -> None:
         sys.stdout.flush()
         if error:  # after the answers to what came before it
             raise error
-    if skipped:
-        print(f"skipped {len(skipped)} bad lines: {first_few(skipped)}", file=sys.stderr)
+    if skipped.count:
+        where = ", ".join(skipped.first) + " ..." * (skipped.count > len(skipped.first))
+        print(f"skipped {skipped.count} bad lines: {where}", file=sys.stderr)

@@ -13,6 +13,7 @@ import json
 import math
 import tempfile
 from pathlib import Path
+from shlex import quote
 
 import safetensors
 import safetensors.torch
@@ -59,6 +60,7 @@ def check_out(out: str | None, flag: str = "--out") -> Path | None:
     if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{flag} {out} exists and is not empty; choose another name or delete it")
     parent = folder.parent if folder else Path("runs")
+    parent = folder if folder and folder.exists() else parent
     made = [path for path in (parent, *parent.parents) if not path.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +169,7 @@ def read_run_json(folder: Path) -> dict:
             "(merge_and_unload) and save it whole, or predict with the run it came from"
         )
     if (folder / STATE).is_file() and not path.is_file():
-        raise InputError(f"{folder} is not finished: python train.py --resume {folder}")
+        raise InputError(f"{folder} is not finished: python train.py --resume={quote(str(folder))}")
     if not path.is_file():
         raise InputError(f"{folder}: no such run; train.py prints the folder of each run it makes")
     try:
@@ -189,7 +191,7 @@ def read_run_json(folder: Path) -> dict:
             alpha, dropout = recipe["lora_alpha"], recipe["lora_dropout"]
             sound = type(recipe["lora_on"]) is str
             sound = sound and all(type(number) in (int, float) for number in (alpha, dropout))
-            sound = sound and 0 < alpha < math.inf and 0 <= dropout < 1
+            sound = sound and 0 < float(alpha) < math.inf and 0 <= dropout < 1
     except MALFORMED:
         sound = False
     if not sound:

@@ -30,7 +30,7 @@ from minigpt import cache
 from minigpt.data import load_dataset
 from minigpt.errors import InputError, errors_for_people, one_line
 from minigpt.head import read_head
-from minigpt.predict import lines_of
+from minigpt.predict import Skipped, lines_of
 from minigpt.runs import load_run
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, load_trunk, save_trunk
@@ -123,6 +123,39 @@ def own_header(data: bytes, r: random.Random) -> bytes:
         return data
 
 
+LEAVES = (10**400, -1, 0, 1e308, 2**63, None, "", "../x", [], {}, True, [[]], "a" * 5000)
+
+
+def another_leaf(data: bytes, r: random.Random) -> bytes:
+    """Put another value at one place of some JSON: of a file, or in the header of a state."""
+    try:
+        size = struct.unpack("<Q", data[:8])[0] if data[8:9] == b"{" else 0
+        outer = json.loads(data[8 : 8 + size] if size else data)
+        inner = size and "state" in outer.get("__metadata__", {})
+        table = json.loads(outer["__metadata__"]["state"]) if inner else outer
+        place = table
+        while True:
+            key = r.choice([*place] if isinstance(place, dict) else range(len(place)))
+            if not isinstance(place[key], dict | list) or not place[key] or r.random() < 0.2:
+                break
+            place = place[key]
+        place[key] = r.choice(LEAVES)
+        if inner:
+            outer["__metadata__"]["state"] = json.dumps(table)
+        text = json.dumps(outer).encode()
+        return struct.pack("<Q", len(text)) + text + data[8 + size :] if size else text
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        RecursionError,
+        AttributeError,
+        struct.error,
+    ):
+        return data
+
+
 def no_numbers(data: bytes, r: random.Random) -> bytes:
     """Put NaN or infinity among the values at the end."""
     changed, value = bytearray(data), r.choice((b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\x7e\0\x7e"))
@@ -133,12 +166,12 @@ def no_numbers(data: bytes, r: random.Random) -> bytes:
 
 
 CHANGES = (cut, flip, absurd_number, insert, repeat, swap_words, header_length, own_header)
-CHANGES += (no_numbers,)
+CHANGES += (no_numbers, another_leaf)
 
 
 def another_thing(path: Path, r: random.Random) -> None:
     """Put in a file's place what is none: a link out of the folder, a pipe, a device, nothing."""
-    path.unlink()
+    path.unlink(missing_ok=True)
     kind = r.randrange(6)
     if kind == 0:
         path.mkdir()
@@ -171,15 +204,18 @@ def open_data(folder: Path) -> None:
 
 
 def open_lines(folder: Path) -> None:
-    bad: list[str] = []
-    for _ in lines_of(str(folder / "lines"), "lines", bad):
+    for _ in lines_of(str(folder / "lines"), "lines", Skipped()):
         pass
 
 
 def open_cache(folder: Path) -> None:
     """It is right or it is gone: a cache is never wrong."""
+    good = np.arange(12).reshape(4, 3)
     found = cache.load("a" * 32, (4, 3), "<f4")
-    assert found is None or np.array_equal(found, np.arange(12).reshape(4, 3))
+    if found is None:
+        cache.store("a" * 32, (4, 3), "<f4", {"title": "again"}, [good])
+        found = cache.load("a" * 32, (4, 3), "<f4")
+    assert np.array_equal(found, good)
 
 
 def resume(folder: Path) -> None:
@@ -243,6 +279,7 @@ def spoil(folder: Path, case: int) -> str:
     names = ("history.jsonl", "metrics.json")  # which nobody reads again
     path = r.choice([p for p in sorted(folder.iterdir()) if p.name not in names])
     if r.random() < 0.03 and path.name != "lines":  # predict reads pipes, too
+        path = r.choice((path, path, path.with_name(f".new-{path.name}")))
         another_thing(path, r)
         return f"{path.name}: another thing"
     changes = r.choices(CHANGES, k=r.choice((1, 1, 1, 2, 3)))

@@ -2,13 +2,14 @@
 
 import itertools
 import json
+import time
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from minigpt.errors import InputError
-from minigpt.predict import LONGEST_LINE, chunks, lines_of
+from minigpt.predict import LONGEST_LINE, Skipped, chunks, lines_of
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def test_a_line_that_no_memory_holds_is_a_bad_line():
         file.seek(0, 2)
         file.write(b"\nshort\n")
     tracemalloc.start()
-    bad: list[str] = []
-    assert list(lines_of("huge", "huge", bad)) == ["short"] and bad == ["huge, line 1"]
+    bad = Skipped()
+    assert list(lines_of("huge", "huge", bad)) == ["short"] and bad.first == ["huge, line 1"]
     with pytest.raises(InputError, match="huge, line 1: longer than"):
         list(lines_of("huge", "huge", None))
     peak = tracemalloc.get_traced_memory()[1]
@@ -71,6 +72,23 @@ def test_the_first_answers_do_not_wait_for_the_last_text():
     texts = iter(map(str, itertools.count()))  # endless, as a pipe may be
     first, error = next(chunks(texts))
     assert error is None and first == [str(i) for i in range(len(first))] and len(first) < 10
+
+
+def test_a_slow_pipe_is_answered_text_by_text():
+    def slow():
+        while True:
+            time.sleep(0.3)
+            yield "a text"
+
+    lists = [texts for texts, _ in itertools.islice(chunks(slow()), 4)]
+    assert [len(texts) for texts in lists] == [1, 1, 1, 1]
+
+
+def test_however_many_lines_are_bad_memory_holds_a_few_of_their_names():
+    bad = Skipped()
+    for i in range(10_000):
+        bad.add(f"line {i}")
+    assert (bad.count, bad.first) == (10_000, ["line 0", "line 1", "line 2"])
 
 
 def test_long_texts_come_in_short_lists():

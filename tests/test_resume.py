@@ -5,6 +5,8 @@ import gc
 import itertools
 import json
 import os
+import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +37,10 @@ def outcome(folder) -> dict:
     return figures | {"learned": (folder / "learned.safetensors").read_bytes()}
 
 
+def how_to_resume(folder) -> str:
+    return f"python train.py --resume={Path(folder).resolve()}"
+
+
 def stop_at(steps: set[int], monkeypatch) -> None:
     """Have Ctrl-C pressed twice in the middle of each of these steps, counted over all phases."""
     taken, real = [0], fit.take_step
@@ -58,7 +64,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert status == 0, err
     stop_at({3, 13 if "--warm-head" in flags else 7}, monkeypatch)
     status, _, err = run("train", *how, "--out", "parts")
-    assert status == 130 and "step 2 is saved. To go on: python train.py --resume parts" in err
+    assert status == 130 and f"step 2 is saved. To go on: {how_to_resume('parts')}" in err
     status, _, err = run("train", "--resume", "parts")
     assert status == 130 and "is saved" in err
     assert not Path("parts/run.json").exists()
@@ -169,7 +175,7 @@ def test_whatever_cannot_be_written_a_run_says_so_and_goes_on_later(
         assert os.strerror(disk.error) in err
         if folder.exists():
             assert not (folder / "run.json").exists() or (folder / "state.safetensors").exists()
-            assert f"--resume {folder}" in err
+            assert how_to_resume(folder) in err
             status, err = attempt(None, "--resume", folder)
         else:
             status, err = attempt(None, *how, "--out", folder)
@@ -190,7 +196,7 @@ def test_a_real_disk_that_is_full_is_no_different(run, checkpoint, texts, monkey
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert status == 2 and err.count("\n") == 1 and "too large" in err.lower()
-    assert "the state of step 0 is in parts" in err
+    assert f"the state of step 0 is in {Path('parts').resolve()}" in err
     assert not list(Path("parts").glob(".new-*"))
     status, _, err = run("train", "--resume", "parts")
     assert status == 0, err
@@ -286,7 +292,113 @@ def test_an_unfinished_run_does_not_predict_and_says_how_to_finish_it(
     stop_at({2}, monkeypatch)
     run("train", "--weights", checkpoint, "--data", texts, "--out", "parts")
     status, out, err = run("predict", "parts", "a text")
-    assert (status, out) == (2, "") and "train.py --resume parts" in err
+    assert (status, out) == (2, "") and "train.py --resume=parts" in err
+
+
+def test_a_link_in_an_unfinished_files_place_is_not_written_through(
+    run, checkpoint, texts, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        stop_at({2}, patch)
+        run("train", "--weights", checkpoint, "--data", texts, "--epochs", 1, "--out", "parts")
+    Path("precious").write_text("precious")
+    for name in ("history.jsonl", "state.safetensors", "learned.safetensors", "run.json"):
+        Path("parts", f".new-{name}").symlink_to(Path("precious").resolve())
+    status, _, err = run("train", "--resume", "parts")
+    assert status == 0, err
+    assert Path("precious").read_text() == "precious"
+
+
+def test_a_run_that_is_being_written_cannot_be_resumed_by_another(
+    run, checkpoint, texts, monkeypatch
+):
+    pytest.importorskip("fcntl")
+    real, answers = fit.take_step, []
+
+    def take_step(*args):
+        if not answers:
+            answers.append(run("train", "--resume", "parts"))
+        return real(*args)
+
+    monkeypatch.setattr(fit, "take_step", take_step)
+    how = ["--weights", checkpoint, "--data", texts, "--epochs", 1, "--out", "parts"]
+    assert run("train", *how)[0] == 0
+    ((status, _, err),) = answers
+    assert status == 2 and "is being written by another process" in err
+
+
+def test_a_signal_is_heard_where_nobody_listens_to_what_is_said(
+    run, checkpoint, texts, monkeypatch
+):
+    """As with `2>&1 | tee log`, where Ctrl-C ends tee first: what is printed fails."""
+
+    class Closed:
+        def write(self, _):
+            raise BrokenPipeError
+
+        def flush(self):
+            pass
+
+        def reconfigure(self, **_):
+            pass
+
+    real, taken = fit.take_step, []
+
+    def take_step(*args):
+        taken.append(True)
+        if len(taken) == 4:
+            monkeypatch.setattr("sys.stderr", Closed())
+            signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(fit, "take_step", take_step)
+    status, _, _ = run("train", "--weights", checkpoint, "--data", texts, "--out", "parts")
+    assert status == 130 and len(taken) == 4
+    assert read_about(Path("parts"))["step"] == 4
+
+
+def test_an_update_that_is_no_number_is_not_saved(run, checkpoint, texts):
+    """Loss and gradient of the first step are finite, and the weights after it are not."""
+    how = ["--weights", checkpoint, "--data", texts, "--warmup", 0, "--lr", 1e38, "--epochs", 1]
+    status, _, err = run("train", *how, "--save-every", 0, "--out", "parts")
+    assert status == 2 and "is no number any more at step 1" in err and "--lr 1e+38" in err
+    assert read_about(Path("parts"))["step"] == 0
+
+
+@pytest.mark.parametrize("out", ["my run", "=-x", "empty", "link"])
+def test_wherever_a_run_is_the_line_that_it_prints_goes_on_with_it(
+    out, run, checkpoint, texts, monkeypatch
+):
+    """A name with a space, one like a flag, an empty folder, a link to one."""
+    Path("empty").mkdir()
+    Path("link").symlink_to("empty")
+    with monkeypatch.context() as patch:
+        stop_at({2}, patch)
+        flag = f"--out{out}" if out[0] == "=" else f"--out={out}"
+        how = ["--weights", checkpoint, "--data", texts, "--epochs", 1, flag]
+        status, _, err = run("train", *how)
+    assert status == 130
+    command = shlex.split(err[err.index("python train.py") :])
+    status, _, err = run("train", *command[2:])
+    assert status == 0, err
+
+
+def test_data_is_found_again_from_another_folder_and_by_the_name_it_had(
+    run, checkpoint, texts, monkeypatch
+):
+    """Bundled data has its name first, whatever lies around; a link keeps the name it has."""
+    Path("mirrored").mkdir()
+    Path("linked.tsv").symlink_to(texts.rename("blob"))
+    Path("elsewhere").mkdir()
+    for data, policy in (("mirrored", "--freeze-trunk"), ("linked.tsv", "--train-last=1")):
+        with monkeypatch.context() as patch:
+            stop_at({2}, patch)
+            how = ["--weights", checkpoint, "--data", data, policy, "--epochs", 1]
+            run("train", *how, "--out", f"of {data}")
+        monkeypatch.chdir("elsewhere")
+        status, _, err = run("train", "--resume", f"../of {data}")
+        assert status == 0, err
+        monkeypatch.chdir("..")
 
 
 def test_two_runs_with_the_same_flags_at_once_get_two_folders(run, checkpoint, texts, monkeypatch):
@@ -324,7 +436,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_and_the_last_good_state_stay
     status, _, err = run("train", *how)
     assert status == 2 and err.count("\n") == 1
     assert "no number any more at step 4 of 30 (learning rate" in err and "try a tenth of" in err
-    assert "the state of step 3 is in parts" in err
+    assert f"the state of step 3 is in {Path('parts').resolve()}" in err
     status, _, err = run("train", "--resume", "parts")
     assert status == 0, err
 
