@@ -22,6 +22,7 @@ import numpy as np
 import platformdirs
 
 from minigpt.errors import InputError
+from minigpt.files import discard
 
 LIMIT = 10e9  # bytes; the environment variable MINIGPT_CACHE_LIMIT has another number of them
 UNFINISHED = ".new-"
@@ -101,13 +102,6 @@ def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
         pass
     discard(folder)
     return None
-
-
-def discard(folder: Path) -> None:
-    """Remove what is in an array's place, whatever it is."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def store(

@@ -92,11 +92,23 @@ def errors_for_people():
         if int(os.environ.get("RANK", 0)) == 0:  # of several processes, the first speaks
             with contextlib.suppress(OSError):  # Ctrl-C has ended who listened, too: `2>&1 | tee`
                 print(f"\n{str(error) or 'interrupted'}", file=sys.stderr)
-        sys.exit(128 + getattr(error, "number", signal.SIGINT))
+        end(128 + getattr(error, "number", signal.SIGINT))
     else:
         return
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    end(2)
+
+
+def end(status: int) -> None:
+    """End the program. One of several processes goes without the interpreter's cleaning up, which
+    the threads that wait for messages from the others would turn into an abort.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -24,15 +24,16 @@ TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 def write(path: Path, content: str | dict[str, torch.Tensor], about: dict | None = None) -> None:
     """Write text or tensors, with `about` (str: str) in the tensors' header. Raises OSError.
 
-    The name of the unfinished file is always the same: what a killed process leaves is written
-    over by the next one, and does not pile up.
+    It is written in a folder of its own, since safetensors has an unfinished file, too. The name is
+    always the same: what a killed process leaves is cleared by the next one, and does not pile up.
     """
-    new = path.with_name(NEW + path.name)
+    room = path.with_name(NEW + path.name)
+    new = room / path.name
+    discard(room)  # also a link that somebody has put there, to be written through
     try:
-        new.unlink(missing_ok=True)  # somebody may have put a link there, to be written through
+        room.mkdir()
         if isinstance(content, str):
-            with open(new, "x", encoding="utf-8") as file:
-                file.write(content)
+            new.write_text(content, encoding="utf-8")
         else:
             try:
                 safetensors.torch.save_file(content, new, {"format": "pt", **(about or {})})
@@ -41,11 +42,18 @@ def write(path: Path, content: str | dict[str, torch.Tensor], about: dict | None
             new.chmod(0o666 & ~umask())  # save_file lets nobody else read it
         flush(new)
         os.replace(new, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise
+    finally:
+        discard(room)
     flush(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove what is there, whatever it is, if it can be removed."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def append(path: Path, line: str) -> None:

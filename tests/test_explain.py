@@ -333,6 +333,26 @@ def test_without_attention_nothing_of_the_text_arrives(real):
     assert alike.sum() >= 10 and right(real, vectors)[alike].mean() == 0.5
 
 
+def test_the_last_vector_of_the_top_is_the_verdict_and_the_embedding_of_a_common_word_is_none_of_it(
+    real, monkeypatch
+):
+    monkeypatch.setattr(travel, "PAIRS", 12)
+    found = travel.patching(real)
+    moved = np.array(found["moved"])  # (L + 1, places)
+    assert moved.shape == (real.layers, 16) and found["pairs"] == 12
+    assert abs(moved[-1, -1] - 1) < 1e-3 and np.abs(moved[-1, :-1]).max() < 1e-3
+    assert abs(moved[0, -1]) < 0.05  # twins end with the same word
+    assert PLOTS["patching"](found, {}).axes
+
+
+def test_the_language_model_rates_texts_by_its_own_next_word(real, monkeypatch):
+    monkeypatch.setattr(words, "TEMPLATES", (" It was", " The film was"))
+    found = words.words(real)
+    assert found["chosen"] in found["templates"] and len(found["templates"]) == 2
+    assert found["best"]["accuracy"] > 0.65 and found["best"]["pairs"] > 0.75
+    assert PLOTS["words"](found, {}).axes
+
+
 def fewer(monkeypatch) -> None:
     """Leave out repetitions that a test need not wait for."""
     monkeypatch.setattr(ladder, "RUNGS", {key: ladder.RUNGS[key] for key in ("head", "last_1")})
