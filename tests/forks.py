@@ -10,6 +10,8 @@ import signal
 import sys
 import traceback
 
+import torch
+
 import train
 from minigpt.errors import errors_for_people
 
@@ -32,6 +34,8 @@ def run(flags: list[str], env: dict, out: str) -> int:
         sys.stderr.flush()
     return 0
 
+
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # torch imports a second's worth for it
 
 for line in sys.stdin:
     order = json.loads(line)

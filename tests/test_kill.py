@@ -16,7 +16,7 @@ from conftest import ROOT
 from test_distributed import start
 from test_resume import outcome
 
-QUICK = ["--train-last", "1", "--epochs", "4", "--save-every", "0", "--quiet"]
+QUICK = ["--train-last", "1", "--epochs", "8", "--save-every", "0", "--quiet"]
 
 
 class Forks:
@@ -79,9 +79,10 @@ def test_a_run_that_is_killed_at_20_random_moments_ends_as_if_it_had_not_been(
     """SIGKILL: nothing can be done about it in time. Several to each run, wherever they fall."""
     moment, kills, runs = random.Random(0), 0, 0
     flags = ["--weights", checkpoint, "--data", texts, *QUICK]
-    began = time.monotonic()
-    assert forks.wait(forks.start(*flags, "--out", tmp_path / "whole")) == 0, forks.said()
-    longest = time.monotonic() - began
+    for name in ("first", "whole"):  # the first one leaves much in the cache
+        began = time.monotonic()
+        assert forks.wait(forks.start(*flags, "--out", tmp_path / name)) == 0, forks.said()
+        longest = time.monotonic() - began
     while kills < 20:
         folder, runs = tmp_path / f"run-{runs}", runs + 1
         assert runs < 20, "runs end before they are killed"
