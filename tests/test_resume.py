@@ -401,6 +401,32 @@ def test_data_is_found_again_from_another_folder_and_by_the_name_it_had(
         monkeypatch.chdir("..")
 
 
+def test_a_second_signal_within_a_step_does_not_wait_for_its_end(
+    run, checkpoint, texts, monkeypatch
+):
+    real, taken = fit.take_step, []
+
+    def take_step(*args):
+        taken.append(True)
+        if len(taken) == 4:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the step went on")
+        return real(*args)
+
+    monkeypatch.setattr(fit, "take_step", take_step)
+    status, _, err = run("train", "--weights", checkpoint, "--data", texts, "--out", "parts")
+    assert status == 143 and "step 0 is saved" in err
+
+
+def test_how_often_to_save_can_be_said_anew(run, checkpoint, texts, monkeypatch):
+    stop_at({4, 7}, monkeypatch)
+    run("train", "--weights", checkpoint, "--data", texts, "--out", "parts")
+    assert read_about(Path("parts"))["step"] == 0
+    run("train", "--resume", "parts", "--save-every", 0)
+    assert read_about(Path("parts"))["step"] == 2
+
+
 def test_two_runs_with_the_same_flags_at_once_get_two_folders(run, checkpoint, texts, monkeypatch):
     """The second begins, and ends, amid the first."""
     how = ["--weights", checkpoint, "--data", texts, "--epochs", 1, "--dropout", 0]
