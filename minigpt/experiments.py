@@ -12,6 +12,7 @@ from minigpt.batches import Tokens
 from minigpt.bench import Bench
 from minigpt.data import SPLITS
 from minigpt.findings import against_chance, percent, table
+from minigpt.probes import bootstrap_interval, groups_of
 from minigpt.states import FROM_END, FROM_START
 
 # N texts, C channels, L blocks, V tokens of those that train has
@@ -39,17 +40,25 @@ def pooling(bench: Bench) -> dict:
         alike = bench.accuracy(ways["first"][1], among=rows)
         found["first"] |= {"alike": len(rows), "alike_accuracy": alike["accuracy"]}
         said += f" (twins that begin with the same token: {percent(alike['accuracy'])})"
+    said += "." + by_kind(last)
     return {
         "question": "Which vector of the last layer knows the rating?",
         "headline": f"Read at the last token {percent(last['accuracy'], 0)} are right, at the "
         f"first {percent(first['accuracy'], 0)}",
         "finding": f"A plane on the last token's vector rates {percent(last['accuracy'])} of the "
         f"test texts rightly; on the first token's, which has seen nothing but itself, "
-        f"{percent(first['accuracy'])}: {said}.",
+        f"{percent(first['accuracy'])}: {said}",
         "chance": bench.chance,
         "table": table("read at", {row["title"]: row for row in found.values()}),
         "ways": found,
     }
+
+
+def by_kind(found: dict) -> str:
+    """Return the accuracy by kind of text in words, from the best to the worst, where there are."""
+    kinds = sorted(found.get("kinds", {}).items(), key=lambda item: -item[1]["accuracy"])
+    parts = [f"{kind} {percent(one['accuracy'])} of {one['n']}" for kind, one in kinds]
+    return f" By kind, at the last token: {', '.join(parts)}." if parts else ""
 
 
 def padded_in_order(bench: Bench, texts: Tokens, size: int = 32) -> Tokens:
@@ -77,15 +86,14 @@ def where(bench: Bench) -> dict:
         found[layer, place] = bench.accuracy(bench.at(layer, place))
     accuracy = {cell: figures["accuracy"] for cell, figures in found.items()}
     top = bench.layers - 1
-    best = max(range(bench.layers), key=lambda layer: accuracy[layer, -1])
     shown = [p for p in (-1, -2, -4, -8, -16, 7, 3, 1, 0) if p in ends + starts]
     return {
         "question": "At which layer, and at which position, can the rating be read?",
         "headline": f"At the last token: {percent(accuracy[0, -1], 0)} in the embeddings, "
         f"{percent(accuracy[top, -1], 0)} at the top",
         "finding": f"At the last token a plane reads {percent(accuracy[0, -1])} in the embeddings "
-        f"({against_chance(found[0, -1], bench.chance)}), {percent(accuracy[top, -1])} at the top, "
-        f"and most at layer {best}: {percent(accuracy[best, -1])}. At the first token it is "
+        f"({against_chance(found[0, -1], bench.chance)}), {percent(accuracy[1, -1])} "
+        f"after one block and {percent(accuracy[top, -1])} at the top. At the first token it is "
         f"{percent(max(accuracy[layer, 0] for layer in range(bench.layers)))} at most.",
         "chance": bench.chance,
         "table": {
@@ -107,8 +115,9 @@ def where(bench: Bench) -> dict:
 def controls(bench: Bench) -> dict:
     """Ask the same of what should know less: where would the rating come from, if not from there?
 
-    Shuffled labels are the plainest of control tasks (Hewitt & Liang 2019): what a probe makes of
-    them it makes of nothing.
+    Shuffled labels show that nothing leaks from train into the figures. A control task (Hewitt &
+    Liang 2019) shows what a probe can learn by heart: a label drawn for each first token of a text,
+    the same in train and test. How much better it is at the rating is the probe's selectivity.
     """
     top, random = bench.layers - 1, bench.with_random_weights()
     last = bench.at(top, -1)
@@ -117,6 +126,7 @@ def controls(bench: Bench) -> dict:
         "random": ("last token, random weights", random.accuracy(pooled(random, "last"))),
         "random_mean": ("mean of all, random weights", random.accuracy(pooled(random, "mean"))),
         "shuffled": ("last token, shuffled labels", with_shuffled_labels(bench, last)),
+        "task": ("last token, control task", control_task(bench, last)),
         "last_word": ("which token is the last", counted(bench, slice(-1, None))),
         "first_word": ("which token is the first", counted(bench, slice(1))),
         "length": ("how long the text is", bench.accuracy(bench.lengths())),
@@ -124,7 +134,7 @@ def controls(bench: Bench) -> dict:
     }
     found = {key: {"title": title} | figures for key, (title, figures) in found.items()}
     gain = found["trained"]["accuracy"] - found["random"]["accuracy"]
-    selectivity = found["trained"]["accuracy"] - found["shuffled"]["accuracy"]
+    selectivity = found["trained"]["accuracy"] - found["task"]["accuracy"]
     return {
         "question": "Is it pre-training that puts the rating there, or the probe?",
         "headline": f"The last token's vector gets {percent(found['trained']['accuracy'], 0)}; "
@@ -132,13 +142,14 @@ def controls(bench: Bench) -> dict:
         "finding": f"Pre-training is worth {100 * gain:.1f} points: with random weights the last "
         f"token's vector gives {percent(found['random']['accuracy'])}, "
         f"{against_chance(found['random'], bench.chance)}. With shuffled labels the same probe "
-        f"gets {percent(found['shuffled']['accuracy'])}: a selectivity of "
+        f"gets {percent(found['shuffled']['accuracy'])}. Of labels drawn for each first token, a "
+        f"control task, it gets {percent(found['task']['accuracy'])} right: a selectivity of "
         f"{100 * selectivity:.1f} points. Counting words gets {percent(found['bag']['accuracy'])}, "
         "but it looks at all of them.",
         "chance": bench.chance,
         "table": table("what is read", {row["title"]: row for row in found.values()}),
         "rows": found,
-        "selectivity": selectivity,
+        "selectivity_points": 100 * selectivity,
     } | ({"longer": bench.wordier()} if bench.paired else {})
 
 
@@ -163,6 +174,23 @@ def with_shuffled_labels(bench: Bench, vectors: dict, times: int = 10) -> dict:
             values = [one[value] for one in found]
             figures |= {value: float(np.mean(values)), interval: (min(values), max(values))}
     return figures
+
+
+def control_task(bench: Bench, vectors: dict) -> dict:
+    """Judge a probe for labels without meaning that can be learned by heart: one a first token."""
+    random = np.random.default_rng(bench.seed)
+    drawn = torch.from_numpy(random.integers(len(bench.labels), size=bench.trunk.config.vocab_size))
+    tokens = {
+        split: dataclasses.replace(texts, labels=drawn[[int(ids[0]) for ids in texts.ids]])
+        for split, texts in bench.tokens.items()
+    }
+    probe = dataclasses.replace(bench, tokens=tokens).probe(vectors)
+    right = (probe.logits(vectors["test"]).argmax(1) == tokens["test"].labels).numpy()
+    groups = groups_of(bench.examples("test"))
+    return {
+        "accuracy": float(right.mean()),
+        "interval": bootstrap_interval(right, groups, bench.seed),
+    }
 
 
 def counted(bench: Bench, part: slice) -> dict:

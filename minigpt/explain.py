@@ -56,11 +56,16 @@ def explain(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     names, began = chosen(args.only), time.monotonic()
     reuse_memory()  # the ladder trains
+    if args.text and "reading" not in names:
+        raise InputError("--text is for the experiment `reading`, which --only leaves out")
     out = check_place(args.out)
     bench = open_bench(args.weights, args.data, device_of(args.device), args.text)
     about = describe(bench, argv)
     counts = ", ".join(f"{about['data'][split]} {split}" for split in bench.tokens)
-    print(f"{bench.checkpoint.name} on {bench.dataset.name}: {counts} texts\n")
+    print(f"{bench.checkpoint.name} on {bench.dataset.name}: {counts} texts")
+    if cut := about["data"]["truncated"]:
+        print(f"{cut} of them are longer than the context: their last token is not the text's")
+    print()
     found = {name: run(name, bench) for name in names}
     about["seconds"] = round(time.monotonic() - began, 1)
     page = write(out, {"about": about, "experiments": found})
@@ -115,9 +120,9 @@ def check_place(out: str) -> Path:
         raise InputError(f"--out {out} is no folder; choose another name")
     if there and any(folder.iterdir()) and not (folder / "results.json").is_file():
         raise InputError(f"--out {out} is not empty, and not of an earlier explain; choose another")
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(dir=folder).cleanup()
+        tempfile.TemporaryDirectory(dir=nearest).cleanup()
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror})") from None
     return folder
@@ -125,6 +130,7 @@ def check_place(out: str) -> Path:
 
 def write(folder: Path, results: dict) -> Path:
     """Write results.json, the figures and the page, each of them whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
         text = json.dumps(results, indent=1, allow_nan=False)
@@ -136,7 +142,8 @@ def write(folder: Path, results: dict) -> Path:
                 style.save(figure, new / name)
                 figures[name] = style.svg(figure)
         write_page(results, figures, new / "index.html")
-        for file in sorted(new.iterdir()):
+        results_first = sorted(new.iterdir(), key=lambda file: file.name != "results.json")
+        for file in results_first:  # by which the folder is known for an earlier explain's
             os.replace(file, folder / file.name)
         for name in plots.PLOTS.keys() - figures.keys():  # of an earlier explain
             for suffix in (".png", ".svg"):

@@ -8,13 +8,13 @@ def percent(share: float, digits: int = 1) -> str:
 def table(first: str, rows: dict[str, dict]) -> dict:
     """Return a table of what `judge` found: a row for each title."""
     columns = [first, "texts right", "95 % interval"]
-    paired = all("pairs" in found for found in rows.values())
+    paired = any("pairs" in found for found in rows.values())
     cells = []
     for title, found in rows.items():
         low, high = found["interval"]
         cells.append([title, percent(found["accuracy"]), f"{100 * low:.1f} to {100 * high:.1f}"])
         if paired:
-            cells[-1].append(percent(found["pairs"]))
+            cells[-1].append(percent(found["pairs"]) if "pairs" in found else "–")
     return {"columns": columns + ["pairs in order"] * paired, "rows": cells}
 
 

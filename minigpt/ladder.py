@@ -112,6 +112,7 @@ def ladder(bench: Bench) -> dict:
         "rungs": found,
         "curves": curves,
         "draws": DRAWS,
+        "dev": len(bench.tokens["dev"]),
     }
 
 

@@ -43,7 +43,7 @@ function verdict(positive) {
 }
 
 function layerName(layer) {
-  return layer === 0 ? "embeddings" : `after block ${layer}`;
+  return layer === 0 ? "embeddings" : `after block ${layer - 1}`; // from 0, as the files count
 }
 
 const wordAt = ([i, t]) => at(`word-${i}-${t}`);
@@ -55,7 +55,7 @@ function showChoice(choice) {
   const shown = choices[now.choice];
   const first = sentences[shown[0]];
   at("layer").max = first.positive.length - 1;
-  at("block").max = first.attention.length;
+  at("block").max = first.attention.length - 1;
   at("strips").replaceChildren(...shown.map(strip));
   keep([shown[0], length(shown[0]) - 1]);
 }
@@ -124,7 +124,7 @@ function paint() {
   const [chosen, here] = now.word;
   for (const i of choices[now.choice]) {
     const { tokens, positive, attention } = sentences[i];
-    const weights = i === chosen ? attention[now.block - 1][here] : [];
+    const weights = i === chosen ? attention[now.block][here] : [];
     const most = Math.max(...weights, 1e-9);
     tokens.forEach((token, t) => {
       const p = positive[now.layer][t];
@@ -151,13 +151,13 @@ function tell({ tokens, positive, attention }, here) {
   );
   const verdicts = positive.map((row, layer) => {
     const p = row[here];
-    const line = bar(layer ? `block ${layer}` : "embeddings", p, Math.min(p, 0.5), Math.max(p, 0.5));
+    const line = bar(layer ? `block ${layer - 1}` : "embeddings", p, Math.min(p, 0.5), Math.max(p, 0.5));
     line.classList.add(p >= 0.5 ? "pro" : "con");
     line.classList.toggle("shown", layer === now.layer);
     return line;
   });
   at("layers").replaceChildren(...verdicts.reverse()); // the last on top, as the trunk is drawn
-  const looks = attention[now.block - 1][here].map((weight, t) => {
+  const looks = attention[now.block][here].map((weight, t) => {
     return { weight, name: visible(tokens[t]) + (t === here ? " (itself)" : "") };
   });
   looks.sort((a, b) => b.weight - a.weight);
@@ -211,8 +211,13 @@ if (sentences.length) {
   at("layer").addEventListener("input", () => showLayer(Number(at("layer").value)));
   at("block").addEventListener("input", () => showBlock(Number(at("block").value)));
   now.layer = sentences[0].positive.length - 1;
-  now.block = sentences[0].attention.length;
+  now.block = sentences[0].attention.length - 1;
   showChoice(0);
   showLayer(now.layer);
   showBlock(now.block);
+}
+
+// Where a figure is wider than the window, its right end is what it is about: the last token.
+for (const name of ["where", "patching"]) {
+  for (const figure of document.querySelectorAll(`#${name} figure`)) figure.scrollLeft = figure.scrollWidth;
 }

@@ -154,9 +154,14 @@ def about_rows(about: dict) -> str:
         "command": f"<code>{escaped(about['command'])}</code>",
         "weights": f"{escaped(weights['name'])}, sha256 <code>{escaped(weights['sha256'])}</code>",
         "data": escaped(f"{data['name']}: {texts}; {' or '.join(data['labels'])}"),
+        "cut": escaped(
+            f"{data.get('truncated', 0)} texts, at the context: their last token is not the text's"
+        ),
         "seed": escaped(about["seed"]),
         "ran on": escaped(f"{about['device']}, threads: {about['threads']}"),
         "versions": escaped(", ".join(f"{n} {v}" for n, v in about["versions"].items())),
         "took": f"{about['seconds']:.0f} s",
     }
+    if not data.get("truncated"):
+        rows.pop("cut")
     return "".join(f"<dt>{name}</dt><dd>{value}</dd>\n" for name, value in rows.items())

@@ -25,12 +25,13 @@ def percent_axis(axis) -> None:
 def dots(axes, names: list, rows: list[dict], chance: float) -> None:
     """Draw a row for each of `names`: its accuracy, and its pairs in order, with intervals."""
     marks = [("accuracy", "interval", BLUE, "o", "texts right")]
-    if all("pairs" in row for row in rows):
+    if any("pairs" in row for row in rows):
         marks.append(("pairs", "pairs_interval", ORANGE, "D", "pairs in order"))
     for m, (value, interval, colour, shape, label) in enumerate(marks):
-        y = [i + (m - (len(marks) - 1) / 2) * 0.28 for i in range(len(rows))]
-        x = [row[value] for row in rows]
-        lines = [row.get(interval, (row[value], row[value])) for row in rows]
+        there = [i for i, row in enumerate(rows) if value in row]
+        y = [i + (m - (len(marks) - 1) / 2) * 0.28 for i in there]
+        x = [rows[i][value] for i in there]
+        lines = [rows[i].get(interval, (rows[i][value],) * 2) for i in there]
         axes.hlines(y, [low for low, _ in lines], [high for _, high in lines], colour, lw=2)
         axes.plot(x, y, shape, color=colour, ms=7, label=label)
         for value_here, where in zip(x, y, strict=True):
@@ -197,7 +198,10 @@ def ladder(result: dict, about: dict) -> Figure:
     below.set_xscale("log")
     below.set_xticks(x, x)
     below.minorticks_off()
-    below.set(xlabel="labelled texts to learn from", ylabel="test texts right")
+    below.set(
+        xlabel=f"labelled texts to learn from, besides those of dev ({result['dev']})",
+        ylabel="test texts right",
+    )
     below.legend(loc="lower right", bbox_to_anchor=(1, 0.12))
     compare(below, result["chance"], "chance")
     for axes in (top, below):

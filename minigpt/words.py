@@ -8,7 +8,7 @@ import torch
 from minigpt.batches import AT_ONCE, Tokens, token_batches
 from minigpt.bench import Bench
 from minigpt.classifier import read
-from minigpt.findings import percent, table
+from minigpt.findings import against_chance, percent, table
 from minigpt.packed import packed
 from minigpt.probes import judge
 from minigpt.states import kept
@@ -69,7 +69,8 @@ def words(bench: Bench) -> dict:
         "the next word",
         "finding": f"After {best}, chosen on dev, the language model's own preference among "
         f"{len(good)} good and {len(bad)} bad words rates {percent(shown['accuracy'])} of the test "
-        f"texts rightly{order}. No label has been trained on.",
+        f"texts rightly{order}: {against_chance(shown, bench.chance)}. No label has been trained on; "
+        "the cut, dev's median, supposes that half of the texts are good.",
         "chance": bench.chance,
         "table": cells,
         "words": {"good": list(good), "bad": list(bad)},

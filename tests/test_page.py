@@ -276,7 +276,7 @@ def shows(browser, i: int, t: int, layer: int, block: int) -> None:
     styles = "return [...arguments[0]].map((w) => +w.style.getPropertyValue(arguments[1]))"
     lean = [abs(2 * p - 1) for p in about["positive"][layer]]
     assert browser.execute_script(styles, chips, "--lean") == pytest.approx(lean)
-    weights = about["attention"][block - 1][t]
+    weights = about["attention"][block][t]
     look = [w / max(weights) for w in weights] + [0] * (len(chips) - t - 1)
     assert browser.execute_script(styles, chips, "--look") == pytest.approx(look)
     most = browser.find_elements(By.CSS_SELECTOR, "#attention li > span:last-child")
@@ -331,7 +331,7 @@ def test_twins_are_shown_together_and_the_others_one_by_one(browser):
         chooser.select_by_index(choice)
         for i, sentence in enumerate(SENTENCES):
             assert len(words(browser, i)) == (len(sentence["tokens"]) if i in texts else 0)
-        shows(browser, texts[0], len(SENTENCES[texts[0]]["tokens"]) - 1, LAYERS - 1, BLOCKS)
+        shows(browser, texts[0], len(SENTENCES[texts[0]]["tokens"]) - 1, LAYERS - 1, BLOCKS - 1)
     browser.find_element(By.ID, "next").click()  # from the last to the first
     assert [w.text for w in words(browser, 1)] == [t.strip() for t in TEXTS[1][2]]
     browser.find_element(By.ID, "previous").click()
@@ -355,16 +355,16 @@ def test_what_has_no_sign_of_its_own_gets_one_and_markup_stays_text(browser):
 def test_a_word_that_is_tapped_shows_its_layers_and_where_its_attention_goes(browser):
     for i, t in ((0, 2), (1, 5), (0, 0)):
         words(browser, i)[t].click()
-        shows(browser, i, t, LAYERS - 1, BLOCKS)
+        shows(browser, i, t, LAYERS - 1, BLOCKS - 1)
 
 
 @in_windows(2)
 def test_pointing_is_a_glance(browser):
     words(browser, 0)[6].click()
     ActionChains(browser).move_to_element(words(browser, 1)[3]).perform()
-    shows(browser, 1, 3, LAYERS - 1, BLOCKS)
+    shows(browser, 1, 3, LAYERS - 1, BLOCKS - 1)
     ActionChains(browser).move_to_element(browser.find_element(By.ID, "layers")).perform()
-    shows(browser, 0, 6, LAYERS - 1, BLOCKS)
+    shows(browser, 0, 6, LAYERS - 1, BLOCKS - 1)
 
 
 @in_windows(2)
@@ -376,10 +376,10 @@ def test_keys_go_from_word_to_word_and_from_layer_to_layer(browser):
     for key, t, layer in keys:
         browser.switch_to.active_element.send_keys(key)
         assert browser.switch_to.active_element.get_attribute("id") == f"word-0-{t}"
-        shows(browser, 0, t, layer, BLOCKS)
+        shows(browser, 0, t, layer, BLOCKS - 1)
     browser.switch_to.active_element.send_keys(Keys.TAB)
     assert browser.switch_to.active_element.get_attribute("id") == "word-1-8"
-    shows(browser, 1, 8, 1, BLOCKS)
+    shows(browser, 1, 8, 1, BLOCKS - 1)
 
 
 @in_windows(2)
@@ -387,13 +387,13 @@ def test_the_dials_choose_layer_and_block(browser):
     words(browser, 0)[4].click()
     layer, block = browser.find_element(By.ID, "layer"), browser.find_element(By.ID, "block")
     layer.send_keys(Keys.HOME)
-    shows(browser, 0, 4, 0, BLOCKS)
+    shows(browser, 0, 4, 0, BLOCKS - 1)
     assert text_of(browser, "#layer-is") == "embeddings"
     layer.send_keys(Keys.RIGHT, Keys.RIGHT)
     block.send_keys(Keys.LEFT, Keys.LEFT)
-    shows(browser, 0, 4, 2, 1)
-    assert text_of(browser, "#layer-is") == "after block 2"
-    assert text_of(browser, "#block-is") == "attention in block 1"
+    shows(browser, 0, 4, 2, 0)
+    assert text_of(browser, "#layer-is") == "after block 1"
+    assert text_of(browser, "#block-is") == "attention in block 0"
 
 
 @in_windows(2)
@@ -410,4 +410,4 @@ def test_it_reads_a_text_out_and_stops(browser):
     assert [re.search(r"token \d of 3", text)[0] for text in seen] == [
         f"token {t} of 3" for t in (1, 2, 3)
     ]
-    shows(browser, 3, 2, LAYERS - 1, BLOCKS)
+    shows(browser, 3, 2, LAYERS - 1, BLOCKS - 1)
