@@ -139,8 +139,8 @@ def controls(bench: Bench) -> dict:
         "finding": f"Pre-training is worth {100 * gain:.1f} points: with random weights the last "
         f"token's vector gives {percent(found['random']['accuracy'])}, "
         f"{against_chance(found['random'], bench.chance)}. With shuffled labels the same probe "
-        f"gets {percent(found['shuffled']['accuracy'])}. Counting words gets {percent(found['bag']['accuracy'])}, "
-        "but it looks at all of them.",
+        f"gets {percent(found['shuffled']['accuracy'])}. Counting words gets "
+        f"{percent(found['bag']['accuracy'])}, but it looks at all of them.",
         "chance": bench.chance,
         "table": table("what is read", {row["title"]: row for row in found.values()}),
         "rows": found,

@@ -198,10 +198,8 @@ def ladder(result: dict, about: dict) -> Figure:
     below.set_xscale("log")
     below.set_xticks(x, x)
     below.minorticks_off()
-    below.set(
-        xlabel=f"labelled texts to learn from, besides those of dev ({result['dev']})",
-        ylabel="test texts right",
-    )
+    texts = f"labelled texts to learn from, besides those of dev ({result['dev']})"
+    below.set(xlabel=texts, ylabel="test texts right")
     below.legend(loc="lower right", bbox_to_anchor=(1, 0.12))
     compare(below, result["chance"], "chance")
     for axes in (top, below):

@@ -54,8 +54,8 @@ def knock_out(bench: Bench) -> dict:
         f"right, {against_chance(none, bench.chance)} (its place gives the text's length away, "
         f"which by itself is worth {percent(length['accuracy'])}); with nothing cut, "
         f"{percent(whole['accuracy'])}. Cut in the lower half of the blocks, "
-        f"{percent(early['accuracy'])}; in the upper half, {percent(late['accuracy'])}. Cutting "
-        f"a single block costs {100 * (whole['accuracy'] - single['accuracy']):.1f} points at most.",
+        f"{percent(early['accuracy'])}; in the upper half, {percent(late['accuracy'])}. Cutting a "
+        f"single block costs {100 * (whole['accuracy'] - single['accuracy']):.1f} points at most.",
         "chance": bench.chance,
         "table": table("the last token's attention", {r["title"]: r for r in found.values()}),
         "rows": {f"{kind}_{at}": row for (kind, at), row in found.items()},
@@ -103,8 +103,8 @@ def patching(bench: Bench) -> dict:
         "headline": f"From layer {block} on, the last token's vector carries most of the verdict",
         "finding": f"Put into the embeddings, no single one of the last {FROM_END} tokens moves "
         f"the score by more than {percent(early)} of the way to the twin's; at the last token, "
-        f"which is the same in both twins in {same} of {len(texts)} texts, the share is {percent(moved[1, -1].item())} at layer 1 "
-        f"and at least half from layer {block} on.",
+        f"which is the same in both twins in {same} of {len(texts)} texts, the share is "
+        f"{percent(moved[1, -1].item())} at layer 1 and at least half from layer {block} on.",
         "chance": 0.0,
         "table": {
             "columns": ["layer", *(str(place) for place in places[::-1][:8])],

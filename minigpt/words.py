@@ -69,8 +69,8 @@ def words(bench: Bench) -> dict:
         "the next word",
         "finding": f"After {best}, chosen on dev, the language model's own preference among "
         f"{len(good)} good and {len(bad)} bad words rates {percent(shown['accuracy'])} of the test "
-        f"texts rightly{order}: {against_chance(shown, bench.chance)}. No label has been trained on; "
-        "the cut, dev's median, supposes that half of the texts are good.",
+        f"texts rightly{order}: {against_chance(shown, bench.chance)}. No label has been trained "
+        "on; the cut, dev's median, supposes that half of the texts are good.",
         "chance": bench.chance,
         "table": cells,
         "words": {"good": list(good), "bad": list(bad)},
