@@ -411,6 +411,7 @@ def test_explain_takes_what_comes(run, checkpoint, tmp_path, monkeypatch):
         (["--out", "texts.tsv"], "is no folder"),
         (["--out", "."], "not of an earlier explain"),
         (["--data", "nowhere"], "no such file"),
+        (["--only", "where", "--text", "a text"], "--text is for the experiment `reading`"),
     ],
 )
 def test_explain_says_what_is_wrong(run, checkpoint, texts, flags, said):
