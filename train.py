@@ -8,25 +8,25 @@ from pathlib import Path
 
 import torch
 
-from minigpt.batches import sha256_of, tokenize
-from minigpt.choices import parse, policy_name, run_name, settle
+from minigpt.checkpoints.score import read_head, take_over
 from minigpt.classifier import Classifier
-from minigpt.data import load_dataset
-from minigpt.distributed import Group, joined
-from minigpt.errors import InputError, errors_for_people
+from minigpt.cli.choices import parse, policy_name, run_name, settle
+from minigpt.cli.flags import device_of, dtype_of
+from minigpt.data import sha256_of, tokenize
+from minigpt.datasets.load import load_dataset
+from minigpt.edge.errors import InputError, errors_for_people
+from minigpt.fast.frozen import keep
+from minigpt.fast.memory import peak_memory, reuse_memory
 from minigpt.fit import evaluate
-from minigpt.flags import device_of, dtype_of
 from minigpt.freeze import count, freeze, frozen_unchanged, names_to_learn, table
-from minigpt.frozen import keep
-from minigpt.head import read_head, take_over
-from minigpt.journal import Journal, state_of
-from minigpt.memory import peak_memory, reuse_memory
 from minigpt.metrics import summarize
-from minigpt.peft import put_on
-from minigpt.report import Clock, report
-from minigpt.runs import check_out, save_run
+from minigpt.parallel.group import Group, joined
+from minigpt.peft.methods import put_on
+from minigpt.runs.folder import check_out, save_run
+from minigpt.runs.journal import Journal, state_of
+from minigpt.runs.report import Clock, report
+from minigpt.runs.tune import tune
 from minigpt.tokenizer import load_tokenizer
-from minigpt.tune import tune
 from minigpt.weights import find_checkpoint, load_trunk
 
 

@@ -17,16 +17,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from minigpt.batches import tokenize
 from minigpt.classifier import Classifier
-from minigpt.data import load_dataset
-from minigpt.errors import Parser, errors_for_people
+from minigpt.data import tokenize
+from minigpt.datasets.load import load_dataset
+from minigpt.edge.errors import Parser, errors_for_people
+from minigpt.fast.frozen import Kept, keep
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze
-from minigpt.frozen import Kept, keep
+from minigpt.head import HEAD, fit_head
 from minigpt.metrics import summarize
 from minigpt.model import initialize
-from minigpt.probe import HEAD, fit_head
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk, save_trunk
 

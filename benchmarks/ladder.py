@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minigpt.flags import at_least
+from minigpt.cli.flags import at_least
 
 ROWS = {
     "head": ("the head only", ["--freeze-trunk"]),

@@ -30,7 +30,7 @@ resident = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.ge
 OPEN = {
     "ours, the first time": """
 import shutil
-from minigpt.cache import cache_folder
+from minigpt.fast.store import cache_folder
 from minigpt.weights import describe, load_trunk
 shutil.rmtree(cache_folder(), ignore_errors=True)
 before, start = resident(), time.perf_counter()

@@ -12,8 +12,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from minigpt.config import GPT2Config
+from minigpt.fast.packed import PackedLinear, packed
 from minigpt.model import GPT2, initialize
-from minigpt.packed import PackedLinear, packed
 
 
 def rate(product, operations: int) -> float:

@@ -17,13 +17,13 @@ import time
 import numpy as np
 import torch
 
-from minigpt.batches import Tokens, tokenize
 from minigpt.classifier import Classifier
 from minigpt.config import GPT2Config
-from minigpt.data import load_dataset
+from minigpt.data import Tokens, tokenize
+from minigpt.datasets.load import load_dataset
+from minigpt.fast.frozen import keep
+from minigpt.fast.memory import peak_memory
 from minigpt.freeze import freeze
-from minigpt.frozen import keep
-from minigpt.memory import peak_memory
 from minigpt.model import GPT2, initialize
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import Checkpoint, find_checkpoint, load_trunk

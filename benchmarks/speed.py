@@ -24,18 +24,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minigpt.batches import Tokens, tokenize
 from minigpt.classifier import Classifier
 from minigpt.config import GPT2Config
-from minigpt.data import load_dataset
+from minigpt.data import Tokens, tokenize
+from minigpt.datasets.load import load_dataset
+from minigpt.fast.frozen import FrozenPart, keep
+from minigpt.fast.memory import peak_memory, reuse_memory
+from minigpt.fast.packed import PackedLinear, can_pack, packed_to_generate
 from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
-from minigpt.frozen import FrozenPart, keep
-from minigpt.generate import generate_ids
-from minigpt.memory import peak_memory, reuse_memory
+from minigpt.head import HEAD, fit_head
+from minigpt.language.generate import generate_ids
 from minigpt.model import GPT2, initialize
-from minigpt.packed import PackedLinear, can_pack, packed_to_generate
-from minigpt.probe import HEAD, fit_head
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, find_checkpoint, load_trunk, save_trunk
 

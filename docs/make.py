@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-from minigpt.errors import errors_for_people
-from minigpt.explain import explain
+from minigpt.edge.errors import errors_for_people
+from minigpt.explain.run import explain
 
 DOCS = Path(__file__).parent
 

@@ -3,13 +3,13 @@
 import sys
 import time
 
-from minigpt.cache import cache_limit, entries, remove, size_of, states_folder, title_of
-from minigpt.errors import Parser, errors_for_people
-from minigpt.export import KINDS, export
-from minigpt.flags import at_least
-from minigpt.generate import generate_text
-from minigpt.packed import packed_to_generate
-from minigpt.predict import predict
+from minigpt.cli.flags import at_least
+from minigpt.cli.predict import predict
+from minigpt.edge.errors import Parser, errors_for_people
+from minigpt.export.export import KINDS, export
+from minigpt.fast.packed import packed_to_generate
+from minigpt.fast.store import cache_limit, entries, remove, size_of, states_folder, title_of
+from minigpt.language.generate import generate_text
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
 
@@ -66,7 +66,7 @@ def export_(argv: list[str]) -> None:
 
 def explain(argv: list[str]) -> None:
     """Show by experiments how the last token knows the rating of the whole text."""
-    from minigpt import explain  # what draws is loaded for no other command
+    from minigpt.explain import run as explain  # what draws is loaded for no other command
 
     explain.explain(argv)
 

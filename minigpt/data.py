@@ -1,135 +1,108 @@
-"""A name -> labelled texts in three splits. Knows nothing of token ids or models."""
+"""Examples -> token ids -> right-padded batches. Knows nothing of files or models."""
 
 import dataclasses
-import re
-from collections import defaultdict
-from pathlib import Path
+import hashlib
 
 import numpy as np
+import tiktoken
+import torch
 
-from minigpt.errors import InputError, first_few
-from minigpt.hub import from_hub
-from minigpt.readers import Example, read_examples
+from minigpt.datasets.formats import Example
+from minigpt.tokenizer import LONGEST
 
-BUNDLED = Path(__file__).parent / "datasets"
-SST2 = ("SetFit/sst2", "00ea8ccb7a54b4e3780a3e51aa3f80361ff849c0")  # a Hub dataset, its revision
-NAMED = ("mirrored", "sst2")
-SPLITS = {
-    "train": ("train",),
-    "dev": ("dev", "valid", "validation"),
-    "test": ("test",),
-}
+# B texts in a batch, T tokens in the longest of them
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Labelled texts in three splits, and the classes they fall into."""
+class Tokens:
+    """Texts as token ids, and their classes: what a model reads."""
 
-    name: str
-    labels: tuple[str, ...]  # class k is labels[k]
-    train: list[Example]
-    dev: list[Example]
-    test: list[Example]
+    ids: list[np.ndarray]  # one array of ids a text, none empty
+    labels: torch.Tensor  # (texts,)
+    truncated: int = 0  # how many texts were longer than the limit
+
+    def __len__(self):
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:  # (texts,)
+        return np.array([len(ids) for ids in self.ids])
+
+    @property
+    def rows(self) -> np.ndarray:  # (texts,)
+        """What each text takes of a batch: one row for each of its tokens."""
+        return self.lengths
+
+    def sha256(self) -> str:
+        """Return a hash of the ids alone, which stand for texts, tokenizer and limits in one."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.lengths))
+        for text in self.ids:
+            digest.update(text)
+        return digest.hexdigest()
+
+    def batch(self, rows: np.ndarray):  # -> ((B, T), (B,)), (B,)
+        """Return (ids, lengths), labels: ids padded on the right, where no real token looks."""
+        ids = [torch.from_numpy(self.ids[i]) for i in rows]
+        lengths = torch.tensor([len(text) for text in ids])
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+        return (padded, lengths), self.labels[torch.from_numpy(rows)]
 
 
-def load_dataset(name: str, seed: int) -> Dataset:
-    """Load `mirrored`, `sst2`, a file or a folder, as --data names it, in three splits.
+def tokenize(
+    examples: list[Example],
+    labels: tuple[str, ...],
+    tokenizer: tiktoken.Encoding,
+    max_length: int,
+    append_end: bool = False,
+) -> Tokens:
+    """Encode texts; cut those longer than `max_length` tokens at their end, and count them.
 
-    A single file is split 80/10/10 by the seed, each label in the same shares, unless it has a
-    column `split`. A folder without a dev file gives a tenth of train for it. Raises InputError.
+    With `append_end`, every text is followed by the end-of-text token, within the limit. An empty
+    text becomes that one token, since there must be something to read.
     """
-    path = Path(name)
-    if name == "mirrored":
-        splits = split_of_column(read_examples(BUNDLED / "mirrored.tsv"), name)
-    elif name == "sst2":
-        splits = {split: read_examples(file) for split, file in sst2_files().items()}
-    elif path.is_dir():
-        splits = read_folder(path)
-    elif path.is_file():
-        examples = read_examples(path)
-        if any(e.split for e in examples):
-            splits = split_of_column(examples, name)
-        else:
-            rest, test = split_off(examples, 0.1, seed)
-            train, dev = split_off(rest, 1 / 9, seed)
-            splits = {"train": train, "dev": dev, "test": test}
-    else:
-        raise InputError(f"--data {name}: no such file; say mirrored, sst2, a file or a folder")
-    if not splits.get("dev") and splits.get("train"):
-        splits["train"], splits["dev"] = split_off(splits["train"], 0.1, seed)
-    for split in SPLITS:
-        if not splits.get(split):
-            raise InputError(
-                f"--data {name}: no texts for {split}: no label has enough of them; is text in the "
-                f"first column, label after it?"
-            )
-    if not any(e.text.strip() for e in splits["train"]):
-        raise InputError(f"--data {name}: all texts are empty; is text in the first column?")
-    labels = label_names(splits["train"])
-    if len(labels) < 2:
-        raise InputError(f"--data {name}: all of train has the label {labels[0]}; two are needed")
-    for split, examples in splits.items():
-        if unknown := {e.label for e in examples} - {*labels}:
-            raise InputError(
-                f"--data {name}: {split} has the label {first_few(sorted(unknown))}, which train "
-                f"never shows (its labels: {first_few(labels)}); is the text in the first column?"
-            )
-    return Dataset(name, labels, **splits)
+    end = [tokenizer.eot_token] if append_end else []
+    room = max_length - len(end)
+    rows, truncated = [], 0
+    texts = [e.text[: LONGEST * max_length] for e in examples]  # more could not be within the limit
+    for ids in tokenizer.encode_ordinary_batch(texts, num_threads=2):
+        truncated += len(ids) > room
+        rows.append(np.array(ids[:room] + end or [tokenizer.eot_token], dtype=np.int64))
+    return Tokens(rows, torch.tensor([labels.index(e.label) for e in examples]), truncated)
 
 
-def label_names(examples: list[Example]) -> tuple[str, ...]:
-    """Return the labels in order: numbers by value, words by the alphabet."""
-    labels = {e.label for e in examples}
-    numbers = all(re.fullmatch(r"-?\d{1,18}", label) for label in labels)
-    return tuple(sorted(labels, key=(lambda label: (int(label), label)) if numbers else None))
+def sha256_of(labels: tuple[str, ...], *splits: Tokens) -> str:
+    """Return a hash of data as a model reads it: names of the classes, ids, and classes."""
+    parts = [(texts.sha256(), texts.labels.tolist()) for texts in splits]
+    return hashlib.sha256(repr((labels, parts)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def read_folder(folder: Path) -> dict[str, list[Example]]:
-    """Read the one file for each split; dev may be missing. Raises InputError."""
-    splits = {}
-    for split, names in SPLITS.items():
-        files = [
-            f for n in names for s in (".tsv", ".csv", ".jsonl") if (f := folder / (n + s)).exists()
-        ]
-        if len(files) > 1:
-            raise InputError(f"{folder}: {files[0].name} and {files[1].name} are both for {split}")
-        if files:
-            splits[split] = read_examples(files[0])
-        elif split != "dev":
-            raise InputError(f"{folder} has no {split}.tsv, .csv or .jsonl")
-    return splits
+def shuffled_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return the rows of each batch of an epoch: in random order, of texts of similar length.
 
-
-def split_of_column(examples: list[Example], name: str) -> dict[str, list[Example]]:
-    """Put each example into the split that its column `split` says. Raises InputError."""
-    splits = {split: [e for e in examples if e.split in names] for split, names in SPLITS.items()}
-    if sum(map(len, splits.values())) < len(examples):
-        odd = next(e.split for e in examples if not any(e.split in n for n in SPLITS.values()))
-        raise InputError(f"--data {name}: split is {odd!r}, not train, dev or test")
-    return splits
-
-
-def split_off(examples: list[Example], share: float, seed: int):
-    """Cut the same share off each label, at random by the seed; return (the rest, the share).
-
-    Twins, where there are any, stay together.
+    Rows are shuffled, sorted by length within pools of 50 batches, cut, and the batches shuffled:
+    little padding, and the mixture differs from epoch to epoch.
     """
-    twins = defaultdict(list)
-    for i, example in enumerate(examples):
-        twins[example.pair or i].append(i)
-    alike = defaultdict(list)
-    for rows in twins.values():
-        alike[tuple(sorted(examples[i].label for i in rows))].append(rows)
-    random, chosen = np.random.default_rng(seed), set()
-    for _, groups in sorted(alike.items()):
-        for i in random.permutation(len(groups))[: round(share * len(groups))]:
-            chosen.update(groups[i])
-    rest = [e for i, e in enumerate(examples) if i not in chosen]
-    return rest, [examples[i] for i in sorted(chosen)]
+    random = np.random.default_rng((seed, epoch))
+    order = random.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), 50 * size):
+        pool = order[start : start + 50 * size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+    return [batches[i] for i in random.permutation(len(batches))]
 
 
-def sst2_files() -> dict[str, Path]:
-    """Download SST-2 from the Hub, once, at a pinned revision; return its three files."""
-    files = {split: f"{split}.jsonl" for split in SPLITS}
-    folder = from_hub(SST2[0], tuple(files.values()), SST2[1], kind="dataset")
-    return {split: folder / file for split, file in files.items()}
+# How many tokens are read at once: as many as keep a device busy, and on a CPU few enough that the
+# hidden states of a block stay in its cache
+AT_ONCE = {"cpu": 512, "cuda": 3072, "mps": 3072}
+
+
+def token_batches(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Return the rows of each batch for reading only: by length, about `tokens` tokens in each."""
+    order = np.argsort(-lengths, kind="stable")  # longest first: what does not fit fails at once
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, tokens // int(lengths[order[start]]))
+        batches.append(order[start : start + size])
+        start += size
+    return batches

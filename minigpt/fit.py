@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from minigpt.batches import AT_ONCE, shuffled_batches, token_batches
-from minigpt.distributed import ALONE, Group
-from minigpt.errors import InputError
+from minigpt.data import AT_ONCE, shuffled_batches, token_batches
+from minigpt.edge.errors import InputError
 from minigpt.freeze import train_mode
-from minigpt.journal import Journal
-from minigpt.state import learning_of, restore, snapshot
+from minigpt.parallel.group import ALONE, Group
+from minigpt.runs.journal import Journal
+from minigpt.runs.snapshot import learning_of, restore, snapshot
 
 
 @dataclasses.dataclass(frozen=True)

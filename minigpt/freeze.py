@@ -8,7 +8,7 @@ import fnmatch
 import torch
 
 from minigpt.classifier import Classifier
-from minigpt.errors import InputError
+from minigpt.edge.errors import InputError
 from minigpt.model import GPT2
 from minigpt.weights import Checkpoint, describe, open_tensors
 

@@ -1,77 +1,86 @@
-"""The head that a checkpoint of a GPT2ForSequenceClassification brings along."""
+"""The head on a frozen trunk: a matrix on pooled vectors, learned where learning is easy.
 
-import dataclasses
-import json
+Also known as a linear probe. Knows nothing of where the vectors come from.
+"""
 
-import safetensors
+import math
+
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from minigpt.classifier import Classifier
-from minigpt.errors import InputError, first_few
-from minigpt.weights import Checkpoint
+from minigpt.fast.frozen import Kept
+from minigpt.fit import Recipe, fit
+from minigpt.parallel.group import ALONE, Group
+from minigpt.runs.journal import Journal
 
-# K classes, C channels
-UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, RecursionError, AttributeError)
+# B texts in a batch, C channels, K classes
 
-
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """The head of a GPT2ForSequenceClassification, and what reading with it needs to know."""
-
-    score: torch.Tensor  # (K, C)
-    labels: tuple[str, ...]
-    problem: str | None  # "problem_type" of config.json
-    append_end: bool
-    max_length: int
-
-
-def read_head(checkpoint: Checkpoint) -> Head | None:
-    """Return the head that a checkpoint brings, if any. Raises InputError for a damaged one."""
-    path, size = checkpoint.folder / "model.safetensors", checkpoint.config
-    try:
-        fields = json.loads((checkpoint.folder / "config.json").read_bytes())
-        with safetensors.safe_open(path, framework="pt") as file:
-            if "score.weight" not in [*file.keys()]:
-                return None
-            score = file.get_tensor("score.weight").float()
-        about = checkpoint.folder / "tokenizer_config.json"
-        longest = json.loads(about.read_bytes()).get("model_max_length") if about.exists() else None
-    except UNREADABLE as error:
-        raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
-    own = fields.get("minigpt") or {}
-    try:
-        names = fields.get("id2label") or {str(i): f"LABEL_{i}" for i in range(len(score))}
-        labels = tuple(names[str(i)] for i in range(len(names)))
-        append_end = own.get("append_end", False)
-        max_length = own.get("max_length", min(longest or size.n_positions, size.n_positions))
-        sound = (
-            tuple(score.shape) == (len(labels), size.n_embd)
-            and len({*labels}) == len(labels)
-            and all(type(label) is str for label in labels)
-            and type(append_end) is bool
-            and type(max_length) is int
-            and 1 + append_end <= max_length <= size.n_positions
-            and bool(score.isfinite().all())
-        )
-    except (KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        raise InputError(f"{path}: score.weight and config.json do not fit together")
-    return Head(score, labels, fields.get("problem_type"), append_end, max_length)
+HEAD = Recipe(  # what suits a head on pooled vectors: the defaults of `train.py --freeze-trunk`
+    epochs=20,
+    batch_size=32,
+    lr=4e-3,
+    weight_decay=1.0,
+    warmup=0.1,
+    clip=1.0,
+    accumulate=1,
+    seed=0,
+)
 
 
-def take_over(head: Head, model: Classifier, args, labels: tuple[str, ...]) -> str:
-    """Go on from the head that a checkpoint brought, if it reads the same way; say what is done.
+def conditioner(vectors: Kept) -> torch.Tensor:  # -> (C, C)
+    """Return the matrix A that makes vectors x easy to learn from: A x instead of x.
 
-    `args` are the flags of train.py, and `labels` those of the data, in the order of their classes.
+    A few channels of GPT-2's hidden states are enormous, and all vectors point much the same way:
+    a gradient sees little else. So A divides each channel by its standard deviation, and then
+    shrinks the one direction that all vectors share, their mean, to length 1, where it serves as
+    the bias that `score` does not have. A is invertible and has no offset: whatever is learned as
+    V on A x is the plain matrix V A on x.
     """
-    if {*head.labels} != {*labels}:
-        return f"its head is for {first_few(head.labels)}: a new one is put on"
-    if (args.pool, args.append_end) != ("last", head.append_end):
-        where = "an <|endoftext|> after each text" if head.append_end else "the last token"
-        return f"its head reads at {where}: a new one is put on"
-    if args.freeze_trunk or args.warm_head:
-        return "its head is fitted anew, as that of a frozen trunk always is"
-    rows = [head.labels.index(label) for label in labels]
-    model.score.load_state_dict({"weight": head.score[rows]})
-    return "its head goes on learning"
+    total, squares = 0.0, 0.0
+    for texts in np.array_split(np.arange(len(vectors)), math.ceil(len(vectors) / 4096)):
+        x = vectors.batch(texts)[0][0][:, 0].double()  # (up to 4096, C)
+        total, squares = total + x.sum(0), squares + x.square().sum(0)
+    mean, size = total / len(vectors), (squares / len(vectors)).clamp(min=1e-12).sqrt()
+    spread = (squares / len(vectors) - mean.square()).clamp(min=0).sqrt()
+    spread = torch.where(spread > 1e-4 * size, spread, size)  # a constant channel is not blown up
+    mean = mean / spread
+    length = mean.norm().clamp(min=1.0)
+    shared = mean / mean.norm().clamp(min=1e-12)
+    shrink = torch.eye(len(spread), dtype=torch.float64) - (1 - 1 / length) * shared.outer(shared)
+    return (shrink / spread).float()
+
+
+class Conditioned(nn.Module):
+    """A head V on A x: the plain matrix V A on x, but learned where learning is easy."""
+
+    def __init__(self, A: torch.Tensor, classes: int):  # (C, C)
+        super().__init__()
+        self.register_buffer("A", A)
+        self.V = nn.Parameter(torch.zeros(classes, len(A)))  # convex: any start ends in one place
+
+    def matrix(self):  # -> (K, C)
+        return self.V @ self.A
+
+    def forward(self, x, lengths, first):  # (B, 1, C), as any classifier on what is kept -> (B, K)
+        return F.linear(x[:, 0], self.matrix())
+
+
+def fit_head(
+    model: Classifier,
+    train: Kept,
+    dev: Kept,
+    recipe: Recipe,
+    group: Group = ALONE,
+    quiet: bool = True,
+    journal: Journal | None = None,
+) -> tuple[dict, list]:
+    """Fit `score` on pooled vectors; return what `fit` returns."""
+    classes = model.score.out_features
+    head = Conditioned(conditioner(train), classes).to(model.score.weight.device)
+    found = fit(head, train, dev, recipe, group, quiet, journal, phase="head")
+    with torch.no_grad():
+        model.score.weight.copy_(head.matrix())
+    return found

@@ -6,7 +6,7 @@ from collections import defaultdict
 import torch
 import torch.nn.functional as F
 
-from minigpt.readers import Example
+from minigpt.datasets.formats import Example
 
 # N texts, K classes
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tiktoken
 
-from minigpt.errors import InputError
+from minigpt.edge.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
 LONGEST = 256  # bytes in a token; GPT-2's longest has 128

@@ -14,11 +14,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from minigpt.cache import sha256_of
+from minigpt.checkpoints.hub import NoNetwork, from_hub
 from minigpt.config import GPT2Config
-from minigpt.errors import InputError, first_few
-from minigpt.files import part_of, write
-from minigpt.hub import NoNetwork, from_hub
+from minigpt.edge.errors import InputError, first_few
+from minigpt.edge.files import part_of, write
+from minigpt.fast.store import sha256_of
 from minigpt.model import GPT2
 
 BUNDLED = Path(__file__).parent.parent / "weights"  # tiny is there, and a place for gpt2

@@ -26,12 +26,12 @@ import numpy as np
 from conftest import random_trunk, write_vocabulary
 
 import train
-from minigpt import cache
-from minigpt.data import load_dataset
-from minigpt.errors import InputError, errors_for_people, one_line
-from minigpt.head import read_head
-from minigpt.predict import Skipped, lines_of
-from minigpt.runs import load_run
+from minigpt.checkpoints.score import read_head
+from minigpt.cli.predict import Skipped, lines_of
+from minigpt.datasets.load import load_dataset
+from minigpt.edge.errors import InputError, errors_for_people, one_line
+from minigpt.fast import store as cache
+from minigpt.runs.folder import load_run
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, load_trunk, save_trunk
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from minigpt import cache
-from minigpt.errors import InputError
+from minigpt.edge.errors import InputError
+from minigpt.fast import store as cache
 
 SHAPE = (30, 5)
 A, B, C, D = (letter * 32 for letter in "abcd")  # keys are 32 hexadecimal digits
@@ -134,7 +134,7 @@ def test_what_cannot_be_read_is_not_removed(own_cache, monkeypatch):
 
 WRITE = """
 import sys, numpy as np
-from minigpt import cache
+from minigpt.fast import store as cache
 def pieces():
     for i in range(200):
         yield np.full((50, 20), i, dtype="<f4")

@@ -5,10 +5,10 @@ import pytest
 import torch
 from conftest import ROOT, SMALL, write_vocabulary
 
-from minigpt.batches import AT_ONCE, Tokens, shuffled_batches, token_batches, tokenize
-from minigpt.data import label_names, load_dataset
-from minigpt.errors import InputError
-from minigpt.readers import Example, read_examples
+from minigpt.data import AT_ONCE, Tokens, shuffled_batches, token_batches, tokenize
+from minigpt.datasets.formats import Example, read_examples
+from minigpt.datasets.load import label_names, load_dataset
+from minigpt.edge.errors import InputError
 from minigpt.tokenizer import load_tokenizer
 
 

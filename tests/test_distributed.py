@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, without_key_bias
 from safetensors.torch import load_file
 
-from minigpt.distributed import ALONE
+from minigpt.parallel.group import ALONE
 
 TORCHRUN = [*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node")]
 

@@ -6,7 +6,7 @@ import re
 
 from conftest import ROOT
 
-from minigpt.explain import EXPERIMENTS
+from minigpt.explain.run import EXPERIMENTS
 
 DOCS = ROOT / "docs"
 RESULTS = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ ENDS = {
     "os.kill(os.getpid(), signal.SIGTERM)": (143, "\ninterrupted\n"),
     "print('fine')": (0, ""),
 }
-BEGIN = "import os, signal, time; from minigpt.errors import *\nwith errors_for_people():\n"
+BEGIN = "import os, signal, time; from minigpt.edge.errors import *\nwith errors_for_people():\n"
 
 
 def ends(code: str, **env) -> tuple[int, str]:

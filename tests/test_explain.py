@@ -14,18 +14,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from transformers import GPT2LMHeadModel
 
-from minigpt import bench as benches
-from minigpt import experiments, ladder, travel, words
-from minigpt.batches import Tokens
-from minigpt.bench import open_bench, sample
-from minigpt.explain import EXPERIMENTS
-from minigpt.findings import against_chance
-from minigpt.interventions import attending, last_again, patched, read_whole, seeing_last
+from minigpt.data import Tokens
+from minigpt.explain import bench as benches
+from minigpt.explain import experiments, ladder, travel, words
+from minigpt.explain.bench import open_bench, sample
+from minigpt.explain.findings import against_chance
+from minigpt.explain.interventions import attending, last_again, patched, read_whole, seeing_last
+from minigpt.explain.plots import PLOTS
+from minigpt.explain.probes import bootstrap_interval, fit_probe
+from minigpt.explain.run import EXPERIMENTS
+from minigpt.explain.states import PLACES
 from minigpt.metrics import wilson_interval
 from minigpt.model import attention
-from minigpt.plots import PLOTS
-from minigpt.probes import bootstrap_interval, fit_probe
-from minigpt.states import PLACES
 
 IDS = torch.arange(2 * 9).view(2, 9) % 7 + 40  # two texts of nine tokens
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from conftest import MERGES, files_of, random_trunk
 
-from minigpt.export import repository_of
-from minigpt.frozen import FrozenPart
-from minigpt.predict import rate
-from minigpt.runs import load_run
+from minigpt.cli.predict import rate
+from minigpt.export.export import repository_of
+from minigpt.fast.frozen import FrozenPart
+from minigpt.runs.folder import load_run
 from minigpt.weights import describe, save_trunk
 
 transformers = pytest.importorskip("transformers")

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from minigpt.batches import shuffled_batches, tokenize
 from minigpt.classifier import Classifier
-from minigpt.data import load_dataset
-from minigpt.errors import InputError
+from minigpt.data import shuffled_batches, tokenize
+from minigpt.datasets.load import load_dataset
+from minigpt.edge.errors import InputError
+from minigpt.fast.frozen import Kept, keep
 from minigpt.fit import Recipe, evaluate, fit, learning_rate, make_optimizer
 from minigpt.freeze import freeze
-from minigpt.frozen import Kept, keep
-from minigpt.probe import HEAD, conditioner, fit_head
+from minigpt.head import HEAD, conditioner, fit_head
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import find_checkpoint, load_trunk
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import random_trunk
 
-from minigpt.batches import Tokens
-from minigpt.choices import policy_name
 from minigpt.classifier import Classifier
-from minigpt.errors import InputError
+from minigpt.cli.choices import policy_name
+from minigpt.data import Tokens
+from minigpt.edge.errors import InputError
 from minigpt.fit import Recipe, fit
 from minigpt.freeze import (
     count,
@@ -20,7 +20,7 @@ from minigpt.freeze import (
     table,
     train_mode,
 )
-from minigpt.peft import put_on
+from minigpt.peft.methods import put_on
 from minigpt.weights import describe, load_trunk
 
 LAST = {"ln_f.weight", "ln_f.bias"}

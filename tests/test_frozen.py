@@ -9,15 +9,15 @@ import torch
 from conftest import LORA, random_trunk, without_key_bias
 from test_freeze import POLICIES, some_texts
 
-from minigpt import frozen
-from minigpt.batches import Tokens
 from minigpt.classifier import POOLINGS, Classifier
-from minigpt.errors import InputError
+from minigpt.data import Tokens
+from minigpt.edge.errors import InputError
+from minigpt.fast import frozen
+from minigpt.fast.frozen import FrozenPart, first_to_learn, keep
 from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
-from minigpt.frozen import FrozenPart, first_to_learn, keep
-from minigpt.peft import put_on
-from minigpt.probe import HEAD, fit_head
+from minigpt.head import HEAD, fit_head
+from minigpt.peft.methods import put_on
 from minigpt.weights import describe, load_trunk, save_trunk
 
 RECIPE = Recipe(2, 8, 1e-2, 0.1, 0.1, 1.0, 1, seed=0)

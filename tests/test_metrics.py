@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from minigpt.datasets.formats import Example
 from minigpt.metrics import confusion_matrix, macro_f1, pairs_in_order, summarize, wilson_interval
-from minigpt.readers import Example
 
 
 def test_wilson_interval_is_the_published_one():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import random_trunk
 
-from minigpt.generate import generate_ids, generate_text
+from minigpt.language.generate import generate_ids, generate_text
 from minigpt.model import GPT2, Past, attention, fused_attention, initialize
 from minigpt.tokenizer import load_tokenizer
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import random_trunk
 
-from minigpt import packed as room
+from minigpt.fast import packed as room
+from minigpt.fast.packed import PackedLinear, can_pack, packed, packed_to_generate
 from minigpt.model import attention
-from minigpt.packed import PackedLinear, can_pack, packed, packed_to_generate
 
 ALL = 4  # blocks 0 to 2, and ln_f, which counts as block 3
 

@@ -8,14 +8,14 @@ from test_freeze import some_texts
 from test_model import oracle_of
 
 from minigpt.classifier import Classifier
-from minigpt.errors import InputError
+from minigpt.cli.predict import rate
+from minigpt.edge.errors import InputError
+from minigpt.fast.frozen import FrozenPart, first_to_learn, keep
 from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import PRESETS, count, freeze, frozen_unchanged, names_to_learn, train_mode
-from minigpt.frozen import FrozenPart, first_to_learn, keep
 from minigpt.model import Past
-from minigpt.peft import LoRALinear, merge, put_on
-from minigpt.predict import rate
-from minigpt.runs import Run, load_run, save_run
+from minigpt.peft.methods import LoRALinear, merge, put_on
+from minigpt.runs.folder import Run, load_run, save_run
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import describe, load_trunk
 

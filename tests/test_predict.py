@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from minigpt.errors import InputError
-from minigpt.predict import LONGEST_LINE, Skipped, chunks, lines_of
+from minigpt.cli.predict import LONGEST_LINE, Skipped, chunks, lines_of
+from minigpt.edge.errors import InputError
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import GPT2Model
 
-from minigpt import plots, sentences, style
-from minigpt.bench import open_bench
-from minigpt.data import load_dataset
-from minigpt.findings import percent
-from minigpt.reading import SHARES, anywhere, fit, reading, vectors
-from minigpt.sentences import LONG, read_out, recording, some_of_each_kind, spell
+from minigpt.datasets.load import load_dataset
+from minigpt.explain import plots, sentences, style
+from minigpt.explain.bench import open_bench
+from minigpt.explain.findings import percent
+from minigpt.explain.reading import SHARES, anywhere, fit, reading, vectors
+from minigpt.explain.sentences import LONG, read_out, recording, some_of_each_kind, spell
 
 ODD = "Café 🎬\n <|endoftext|> \0 \ud800 </script> $x$ \u202e good"
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from test_train import POLICIES
 
 from minigpt import fit
-from minigpt.journal import read_about
+from minigpt.runs.journal import read_about
 
 FIGURES = ("weights", "data", "freezing", "recipe", "dev", "test")
 
@@ -82,7 +82,7 @@ def test_a_run_stopped_between_its_phases_goes_on_with_the_second(
     stop_at({11}, monkeypatch)
     status, _, err = run("train", *how, "--out", "parts")
     assert status == 130 and "step 0 is saved" in err
-    monkeypatch.setattr("minigpt.tune.fit_head", None)  # would fail if it were called
+    monkeypatch.setattr("minigpt.runs.tune.fit_head", None)  # would fail if it were called
     status, _, err = run("train", "--resume", "parts")
     assert status == 0, err
     assert outcome("parts") == outcome("whole")

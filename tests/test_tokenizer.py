@@ -6,7 +6,7 @@ import random
 import pytest
 from conftest import ROOT, SMALL, write_vocabulary
 
-from minigpt.errors import InputError
+from minigpt.edge.errors import InputError
 from minigpt.tokenizer import END_OF_TEXT, load_tokenizer
 
 # What a text may be made of, beside any character at all

@@ -11,7 +11,7 @@ import torch
 from conftest import LORA, ROOT, files_of
 from safetensors.torch import load_file, save_file
 
-from minigpt.data import load_dataset
+from minigpt.datasets.load import load_dataset
 from minigpt.metrics import wilson_interval
 from minigpt.model import initialize
 from minigpt.weights import find_checkpoint, load_trunk, save_trunk
@@ -178,7 +178,7 @@ def test_the_cache_is_shown_and_cleared_and_a_second_run_starts_from_it(
     for n in (160, 20, 20):
         assert any(f"states before block 2 of {n} texts, {checkpoint}, float32" in s for s in lines)
 
-    monkeypatch.setattr("minigpt.frozen.frozen_pass", None)  # would fail if it were called
+    monkeypatch.setattr("minigpt.fast.frozen.frozen_pass", None)  # would fail if it were called
     assert run(*flags)[0] == 0
     learned = [load_file(f"runs/{n}/learned.safetensors") for n in sorted(os.listdir("runs"))]
     assert all(torch.equal(learned[0][name], learned[1][name]) for name in learned[0])
@@ -203,7 +203,7 @@ def test_a_run_in_bfloat16_learns_the_same_to_bfloat16s_precision(policy, run, c
 
 def test_bfloat16_where_it_is_slower_gets_a_line_of_advice(run, checkpoint, texts, monkeypatch):
     slow = {torch.float32: 1.0, torch.bfloat16: 2.0}
-    monkeypatch.setattr("minigpt.flags.seconds_of_product", lambda dtype, device: slow[dtype])
+    monkeypatch.setattr("minigpt.cli.flags.seconds_of_product", lambda dtype, device: slow[dtype])
     flags = ["--freeze-trunk", "--weights", checkpoint, "--data", texts, "--dtype", "bfloat16"]
     status, _, err = run("train", *flags)
     assert status == 0 and err == (
@@ -386,7 +386,7 @@ def test_an_interrupted_run_leaves_nothing_and_says_so(run, checkpoint, texts, m
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minigpt.tune.fit", interrupt)
+    monkeypatch.setattr("minigpt.runs.tune.fit", interrupt)
     before = files_of(Path())
     status, _, err = run("train", "--weights", checkpoint, "--data", texts)
     assert status == 130 and err.strip() == "interrupted"

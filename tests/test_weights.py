@@ -21,8 +21,8 @@ from conftest import ROOT, SMALL, random_trunk, write_vocabulary
 from safetensors.torch import load_file, save_file
 
 from minigpt import weights
-from minigpt.errors import InputError
-from minigpt.hub import reachable
+from minigpt.checkpoints.hub import reachable
+from minigpt.edge.errors import InputError
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import FILES, find_checkpoint, load_trunk, save_trunk
 
@@ -384,7 +384,7 @@ def test_a_download_that_breaks_off_is_reported_in_one_line(monkeypatch, reason)
         raise error(reason)  # Exception: the HTTP libraries have no other class in common
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr("minigpt.hub.reachable", lambda _: True)
+    monkeypatch.setattr("minigpt.checkpoints.hub.reachable", lambda _: True)
     assert complaint("org/small").startswith("org/small: ")
 
 

@@ -1,0 +1,167 @@
+"""results.json and its figures -> index.html: one page that needs nothing else.
+
+Texts may hold anything, so all of them are escaped; and what the page may do is told to the browser
+in a Content-Security-Policy: nothing from the network, and no script but the one that belongs here,
+which it knows by its hash. Knows nothing of models.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+from string import Template
+
+from minigpt.explain.style import BLUE, GRID, INK
+
+SHORT = ("pooling", "controls", "knock-out", "words", "ladder")  # whose headlines are the answer
+LONG = 12  # a table of more rows than this is folded
+
+
+def write_page(results: dict, figures: dict[str, str], path: Path) -> None:
+    """Write the page of the results; `figures` has an SVG file's text for each experiment drawn."""
+    path.write_text(page_of(results, figures), encoding="utf-8", newline="\n")
+
+
+def page_of(results: dict, figures: dict[str, str]) -> str:
+    """Return the page as HTML."""
+    template, style, script = (
+        Path(__file__).with_suffix(suffix).read_text(encoding="utf-8")
+        for suffix in (".html", ".css", ".js")
+    )
+    about, experiments = results["about"], results["experiments"]
+    weights, data = about["weights"], about["data"]
+    sentences = experiments.get("reading", {}).get("sentences", [])
+    reading = {"labels": data["labels"], "sentences": sentences}
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Template(template).substitute(
+        script_hash=f"sha256-{digest}",
+        style=style,
+        script=script,
+        weights=escaped(weights["name"]),
+        size=f"{weights['parameters']:,} parameters in {weights['layers']} blocks",
+        data=escaped(data["name"]),
+        short=short_answer(experiments),
+        room="" if sentences else "hidden",
+        contents=contents(experiments, bool(sentences)),
+        experiments="".join(
+            section(i, name, found, figures.get(name))
+            for i, (name, found) in enumerate(experiments.items(), 1)
+        ),
+        about=about_rows(about),
+        reading=json_in_html(reading),
+    )
+
+
+def possible(text: str) -> str:
+    """Return a text with a mark in place of what HTML or UTF-8 cannot hold."""
+    return re.sub(r"[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text)
+
+
+def escaped(text) -> str:
+    """Return a text as HTML; no line breaks between a number and its sign."""
+    return html.escape(possible(str(text)).replace(" %", "\u00a0%"))
+
+
+def json_in_html(value) -> str:
+    """Return JSON that may stand in a <script>: it has no `<`, so nothing in it can end that."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def short_answer(experiments: dict) -> str:
+    """Return the answer in a few lines, each from an experiment and leading to it."""
+    lines = [
+        f'<li>{escaped(experiments[name]["headline"])}. <a href="#{name}">{name}</a></li>\n'
+        for name in SHORT
+        if "headline" in experiments.get(name, {})
+    ]
+    if not lines:
+        return ""
+    return f'<div class="short">\n<h2>In short</h2>\n<ul>\n{"".join(lines)}</ul>\n</div>'
+
+
+def contents(experiments: dict, room: bool) -> str:
+    """Return the links at the top."""
+    first = '<li><a href="#room">Watch it read</a></li>\n' if room else ""
+    return first + "".join(
+        f'<li><a href="#{escaped(name)}">{escaped(name.capitalize())}</a></li>\n'
+        for name in experiments
+    )
+
+
+def section(number: int, name: str, found: dict, figure: str | None) -> str:
+    """Return an experiment: its question, what was found, its picture, and the numbers."""
+    anchor = escaped(name)
+    parts = [
+        f'<section id="{anchor}" class="experiment" aria-labelledby="{anchor}-title">',
+        f'<p class="number">{number} · {anchor}</p>',
+        f'<h2 id="{anchor}-title">{escaped(found["question"])}</h2>',
+    ]
+    if "skipped" in found:
+        parts.append(f'<p class="skipped">Not run: {escaped(found["skipped"])}</p>')
+    else:
+        parts.append(f'<p class="finding">{escaped(found["finding"])}</p>')
+        if figure:
+            parts.append(f'<figure tabindex="0">\n{svg_in_html(figure, name)}\n</figure>')
+        parts.append(table(found["table"], name))
+    return "\n".join(parts) + "\n</section>\n\n"
+
+
+def table(numbers: dict, name: str) -> str:
+    """Return the numbers of an experiment; they are folded if they are many."""
+    head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in numbers["columns"])
+    rows = []
+    for first, *rest in numbers["rows"]:
+        cells = "".join(f"<td>{cell(value)}</td>" for value in rest)
+        rows.append(f'<tr><th scope="row">{cell(first)}</th>{cells}</tr>\n')
+    label = escaped(f"The numbers of {name}")
+    whole = (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">\n<table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>\n</div>"
+    )
+    if len(rows) <= LONG:
+        return whole
+    return f"<details>\n<summary>{len(rows)} rows of numbers</summary>\n{whole}\n</details>"
+
+
+def cell(value) -> str:
+    return "–" if value is None else escaped(value)
+
+
+def svg_in_html(svg: str, name: str) -> str:
+    """Return an SVG file as a part of a page, in the page's ink.
+
+    A page has one name space for ids, and one for style sheets: ids get the experiment's name, and
+    the figure's own style sheet goes (page.css has its one line).
+    """
+    svg = possible(svg[svg.index("<svg") :])
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = svg.replace(INK, "currentColor").replace(GRID, "var(--line)")
+    svg = svg.replace(BLUE.lower(), "var(--blue)")  # too dark for a dark page
+    size = re.match(r"<svg[^>]*>", svg)[0]
+    sizeless = re.sub(r'\s(width|height|xmlns(:xlink)?|version)="[^"]*"', "", size)
+    label = f"The picture of {name}: its numbers are in the table below"
+    return svg.replace(size, f'<svg role="img" aria-label="{escaped(label)}"{sizeless[4:]}', 1)
+
+
+def about_rows(about: dict) -> str:
+    """Return what the results depend on, as the rows of a <dl>."""
+    weights, data = about["weights"], about["data"]
+    texts = ", ".join(f"{data[split]:,} {split}" for split in ("train", "dev", "test"))
+    rows = {
+        "command": f"<code>{escaped(about['command'])}</code>",
+        "weights": f"{escaped(weights['name'])}, sha256 <code>{escaped(weights['sha256'])}</code>",
+        "data": escaped(f"{data['name']}: {texts}; {' or '.join(data['labels'])}"),
+        "cut": escaped(
+            f"{data.get('truncated', 0)} texts, at the context: their last token is not the text's"
+        ),
+        "seed": escaped(about["seed"]),
+        "ran on": escaped(f"{about['device']}, threads: {about['threads']}"),
+        "versions": escaped(", ".join(f"{n} {v}" for n, v in about["versions"].items())),
+        "took": f"{about['seconds']:.0f} s",
+    }
+    if not data.get("truncated"):
+        rows.pop("cut")
+    return "".join(f"<dt>{name}</dt><dd>{value}</dd>\n" for name, value in rows.items())

@@ -1,0 +1,207 @@
+"""What is worth keeping from run to run: large arrays, and the hashes of large files.
+
+An array is a folder named after its key, with states.npy (read as a memory map) and about.json
+(what it is, and the sha256 of states.npy). A folder appears whole or not at all; a damaged one is
+removed and made again; the least recently used go when all together pass the limit.
+"""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from minigpt.edge.errors import InputError
+from minigpt.edge.files import discard
+
+LIMIT = 10e9  # bytes; the environment variable MINIGPT_CACHE_LIMIT has another number of them
+UNFINISHED = ".new-"
+
+
+def cache_folder() -> Path:
+    """Return where all this is: MINIGPT_CACHE, or a folder in the user's cache directory."""
+    named = os.environ.get("MINIGPT_CACHE")
+    return Path(named).expanduser() if named else platformdirs.user_cache_path("minigpt")
+
+
+def states_folder() -> Path:
+    return cache_folder() / "states"
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's hash; it is computed once, and remembered until the file is another one."""
+    about = path.stat()
+    identity = (str(path.resolve()), about.st_ino, about.st_size, about.st_mtime_ns)
+    name = hashlib.sha256(repr((*identity, about.st_ctime_ns)).encode()).hexdigest()[:32]
+    memory = cache_folder() / "sha256" / name
+
+    def line(found: str) -> str:
+        return f"{found} {hashlib.sha256((name + found).encode()).hexdigest()[:16]}"
+
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = memory.read_text(encoding="ascii") if memory.is_file() else ""
+        if text == line(text[:64]):  # else it is damaged
+            return text[:64]
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - about.st_ctime_ns > 2e9:  # else it might change again within a clock tick
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing is remembered
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            new = memory.with_suffix(f".{os.getpid()}")
+            new.write_text(line(found), encoding="ascii")
+            new.replace(memory)
+    return found
+
+
+def cache_limit() -> float:
+    """Return how many bytes all kept arrays may take. Raises InputError."""
+    text = os.environ.get("MINIGPT_CACHE_LIMIT") or str(LIMIT)
+    try:
+        if float(text) >= 0:
+            return float(text)
+    except ValueError:
+        pass
+    raise InputError(f"MINIGPT_CACHE_LIMIT is {text!r}, not a number of bytes, such as 10e9")
+
+
+def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
+    """Return a kept array, mapped from disk, or None if it is not there or cannot be read.
+
+    One that is not what was written is removed.
+    """
+    folder = states_folder() / key
+    if not all((folder / name).is_file() for name in ("about.json", "states.npy")):
+        discard(folder)  # also if one is a pipe, which would be waited for
+        return None
+    try:
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        header = header_of(shape, dtype)
+        with open(folder / "states.npy", "rb") as file:
+            sound = file.read(len(header)) == header  # no header of somebody else's is parsed
+            file.seek(0)
+            sound = sound and hashlib.file_digest(file, "sha256").hexdigest() == about["sha256"]
+        if sound:
+            where = folder / "states.npy"
+            array = np.memmap(where, dtype, "r", offset=len(header), shape=shape)
+            with contextlib.suppress(OSError):  # somebody else's may be read, but not marked
+                os.utime(folder)  # when it was last used
+            return array
+    except OSError:
+        return None
+    except (EOFError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    discard(folder)
+    return None
+
+
+def store(
+    key: str, shape: tuple, dtype: str, about: dict, pieces: Iterable[np.ndarray]
+) -> np.ndarray:
+    """Write an array that comes in pieces along its first axis; return it, mapped from disk.
+
+    Of the array there is never more in memory than a piece. Room is made for it; the newest array
+    stays, whatever its size. Two processes may write the same at once: the first to be done has it
+    kept. Raises InputError if it cannot be written.
+    """
+    limit, home = cache_limit(), states_folder()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=home))
+        try:
+            digest = write(new / "states.npy", shape, dtype, pieces)
+            array = np.load(new / "states.npy", mmap_mode="r")  # stays mapped, come what may
+            text = json.dumps({**about, "sha256": digest}, indent=2)
+            (new / "about.json").write_text(text + "\n", encoding="utf-8")
+            new.chmod(0o755)  # mkdtemp lets nobody else read it
+            make_room(home, limit)
+            with contextlib.suppress(OSError):  # another one was faster: as good
+                new.rename(home / key)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache in {home} cannot be written ({error.strerror}); free some space with "
+            f"`python -m minigpt cache --clear`, or set MINIGPT_CACHE to another folder"
+        ) from None
+    return array
+
+
+def header_of(shape: tuple, dtype: str) -> bytes:
+    """Return what a .npy file of such an array begins with."""
+    header = io.BytesIO()
+    fields = {"shape": shape, "fortran_order": False, "descr": np.dtype(dtype).str}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
+
+
+def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) -> str:
+    """Write a .npy file, down to the disk; return its sha256."""
+    contents = (np.ascontiguousarray(piece, dtype).data.cast("B") for piece in pieces)
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for data in itertools.chain([header_of(shape, dtype)], contents):
+            digest.update(data)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def entries(home: Path) -> list[tuple[float, Path]]:
+    """Return (when last used, folder) of each kept array; the oldest use first.
+
+    So are those that a process has not finished: perhaps because it was killed.
+    """
+    found = []
+    for folder in home.glob("*"):
+        if re.fullmatch(rf"[0-9a-f]{{32}}|{re.escape(UNFINISHED)}.*", folder.name):
+            with contextlib.suppress(OSError):  # another process may have removed it just now
+                used = [path.stat().st_mtime for path in (folder, *folder.glob("*"))]
+                found.append((used[0] if UNFINISHED not in folder.name else max(used), folder))
+    return sorted(found)
+
+
+def remove(folder: Path, used: float) -> bool:
+    """Remove a kept array, unless it is being written; return whether that was done."""
+    if folder.name.startswith(UNFINISHED) and time.time() - used < 24 * 3600:
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def title_of(folder: Path) -> str:
+    """Return what is kept in a folder, in words."""
+    about = folder / "about.json"
+    try:
+        return json.loads(about.read_text(encoding="utf-8") if about.is_file() else "")["title"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "unfinished or damaged"
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of a folder's files."""
+    total = 0
+    for file in folder.glob("*"):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size
+    return total
+
+
+def make_room(home: Path, limit: float) -> None:
+    """Remove what was used least recently until all, the unfinished included, keep the limit."""
+    kept = [(used, folder, size_of(folder)) for used, folder in entries(home)]
+    total = sum(size for _, _, size in kept)
+    for used, folder, size in kept:
+        if total <= limit:
+            return
+        total -= size * remove(folder, used)
