@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from common import POLICIES
 from conftest import LORA, ROOT, files_of
 from safetensors.torch import load_file, save_file
 
@@ -15,22 +16,6 @@ from minigpt.datasets.load import load_dataset
 from minigpt.metrics import wilson_interval
 from minigpt.model import initialize
 from minigpt.weights import find_checkpoint, load_trunk, save_trunk
-
-POLICIES = [
-    ["--freeze-trunk"],
-    ["--freeze-trunk", "--pool", "mean", "--append-end"],
-    ["--train-last", "1", "--accumulate", "3"],
-    ["--train-only", "*.bias", "--dropout", "0"],
-    ["--warm-head", "2", "--pool", "max"],
-    ["--max-length", "5"],
-    ["--train-only", "bitfit"],
-    ["--lora", "2", "--lora-on", "c_attn,mlp.*", "--in-last", "2", "--lora-dropout", "0.1"],
-    ["--adapter", "4", "--warm-head", "2"],
-    ["--prompt", "3", "--pool", "mean", "--warm-head", "2"],
-    ["--prefix", "3", "--append-end"],
-    ["--lora", "2", "--dtype", "bfloat16"],
-    ["--prefix", "3", "--dtype", "bfloat16"],
-]
 
 
 @pytest.mark.parametrize("flags", POLICIES, ids=" ".join)

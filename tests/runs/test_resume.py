@@ -13,28 +13,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from conftest import files_of
+from common import POLICIES, outcome
 from safetensors.torch import load_file, save_file
-from test_train import POLICIES
 
 from minigpt import fit
 from minigpt.runs.journal import read_about
-
-FIGURES = ("weights", "data", "freezing", "recipe", "dev", "test")
-
-
-def outcome(folder) -> dict:
-    """Return what a finished run came to, but for what the clock says and where it lies."""
-    folder = Path(folder)
-    assert files_of(folder) == {"metrics.json", "run.json", "learned.safetensors", "history.jsonl"}
-    metrics = json.loads((folder / "metrics.json").read_text())
-    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    for line in lines:
-        line.pop("seconds", None)
-    for name in ("out", "quiet"):
-        metrics["recipe"].pop(name)
-    figures = {name: metrics[name] for name in FIGURES} | {"history": lines}
-    return figures | {"learned": (folder / "learned.safetensors").read_bytes()}
 
 
 def how_to_resume(folder) -> str:

@@ -9,21 +9,11 @@ import time
 
 import pytest
 import torch
+from common import start
 from conftest import ROOT, without_key_bias
 from safetensors.torch import load_file
 
 from minigpt.parallel.group import ALONE
-
-TORCHRUN = [*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node")]
-
-
-def start(processes: int, *flags) -> subprocess.Popen:
-    """Start train.py alone, or as torchrun does."""
-    how = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
-    command = [*how, str(ROOT / "train.py"), *map(str, flags)]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env=env, text=True, start_new_session=True, **streams)
 
 
 @pytest.mark.parametrize(

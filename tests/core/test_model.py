@@ -4,21 +4,14 @@ import random
 
 import pytest
 import torch
+from common import oracle_of
 from conftest import random_trunk
 
 from minigpt.language.generate import generate_ids, generate_text
-from minigpt.model import GPT2, Past, attention, fused_attention, initialize
+from minigpt.model import Past, attention, fused_attention, initialize
 from minigpt.tokenizer import load_tokenizer
 
 transformers = pytest.importorskip("transformers")
-
-
-def oracle_of(trunk: GPT2, kind=transformers.GPT2LMHeadModel, **more):
-    """Return transformers' model of the same config, with the same values."""
-    model = kind(transformers.GPT2Config(**trunk.config.to_json(), **more)).eval()
-    missing, extra = model.transformer.load_state_dict(trunk.state_dict(), strict=False)
-    assert not extra and all(name.endswith(("attn.bias", "masked_bias")) for name in missing)
-    return model
 
 
 def sizes(seed: int) -> dict:

@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from common import outcome, start
 from conftest import ROOT
-from test_distributed import start
-from test_resume import outcome
 
 QUICK = ["--train-last", "1", "--epochs", "8", "--save-every", "0", "--quiet"]
 
@@ -25,7 +24,7 @@ class Forks:
     def __init__(self, folder: Path):
         env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        command = [sys.executable, str(ROOT / "tests" / "forks.py")]
+        command = [sys.executable, str(Path(__file__).with_name("forks.py"))]
         self.server = subprocess.Popen(command, env=env, cwd=folder, **pipes)
         self.folder = folder
         self.wait(self.start("--help"))  # when that is said, all is imported

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from common import some_texts
 from conftest import LORA, random_trunk, without_key_bias
-from test_freeze import POLICIES, some_texts
+from test_freeze import POLICIES
 
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.data import Tokens

@@ -5,11 +5,11 @@ import argparse
 import numpy as np
 import pytest
 import torch
+from common import some_texts
 from conftest import random_trunk
 
 from minigpt.classifier import Classifier
 from minigpt.cli.choices import policy_name
-from minigpt.data import Tokens
 from minigpt.edge.errors import InputError
 from minigpt.fit import Recipe, fit
 from minigpt.freeze import (
@@ -32,12 +32,6 @@ POLICIES = [
     ({"train_only": "h.*.ln_?.*, wpe.weight"}, lambda n: ".ln_" in n or n == "wpe.weight"),
     ({}, lambda name: True),
 ]
-
-
-def some_texts(n=24, seed=0) -> Tokens:
-    random = np.random.default_rng(seed)
-    ids = [random.integers(0, 250, random.integers(2, 30)) for _ in range(n)]
-    return Tokens(ids, torch.from_numpy(random.integers(0, 2, n)))
 
 
 @pytest.mark.parametrize("policy, learns", POLICIES)
