@@ -10,7 +10,6 @@ state.safetensors     where it stands, while it trains (journal.py)
 import contextlib
 import dataclasses
 import json
-import math
 import tempfile
 from pathlib import Path
 from shlex import quote
@@ -22,8 +21,8 @@ import torch
 
 from minigpt.checkpoints.score import read_head
 from minigpt.classifier import POOLINGS, Classifier
-from minigpt.edge import files
-from minigpt.edge.errors import MALFORMED, InputError, first_few
+from minigpt.edge import fields, files
+from minigpt.edge.errors import InputError, first_few
 from minigpt.freeze import freeze
 from minigpt.peft.methods import METHODS, put_on, room_for_text
 from minigpt.runs.journal import STATE
@@ -160,6 +159,25 @@ def load_foreign(folder: str, device: str) -> Run:
     return Run(model.eval().to(device), tokenizer, head.labels, recipe, checkpoint)
 
 
+MEND = "train again, or bring it back from a copy"
+FIELDS = {
+    "weights.name": fields.text,
+    "weights.sha256": fields.text,
+    "labels": fields.texts(2),
+    "learned": fields.texts(1),
+    "recipe.pool": fields.one_of(*POOLINGS),
+    "recipe.dtype": fields.one_of("float32", "bfloat16"),
+    "recipe.append_end": fields.flag,
+    "recipe.max_length": fields.whole(1),
+    **{f"recipe.{name}": fields.optional(fields.whole()) for name in (*METHODS, "in_last")},
+}
+FIELDS_OF_LORA = {
+    "recipe.lora_on": fields.text,
+    "recipe.lora_alpha": fields.positive,
+    "recipe.lora_dropout": fields.number(0, 1),
+}
+
+
 def read_run_json(folder: Path) -> dict:
     """Return run.json, having checked every field that opening a run needs. Raises InputError."""
     path = files.part_of(folder, "run.json")
@@ -172,28 +190,9 @@ def read_run_json(folder: Path) -> dict:
         raise InputError(f"{folder} is not finished: python train.py --resume={quote(str(folder))}")
     if not path.is_file():
         raise InputError(f"{folder}: no such run; train.py prints the folder of each run it makes")
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        base, recipe, labels = about["weights"], about["recipe"], about["labels"]
-        sound = (
-            recipe["pool"] in POOLINGS
-            and recipe["dtype"] in ("float32", "bfloat16")
-            and type(labels) is list
-            and len({*labels}) == len(labels) > 1
-            and "score.weight" in about["learned"]
-            and all(type(text) is str for text in [*labels, base["name"], base["sha256"]])
-            and all(type(name) is str for name in about["learned"])
-            and type(recipe["append_end"]) is bool
-            and type(recipe["max_length"]) is int
-            and all(type(recipe.get(name)) in (int, type(None)) for name in (*METHODS, "in_last"))
-        )
-        if sound and recipe.get("lora") is not None:
-            alpha, dropout = recipe["lora_alpha"], recipe["lora_dropout"]
-            sound = type(recipe["lora_on"]) is str
-            sound = sound and all(type(number) in (int, float) for number in (alpha, dropout))
-            sound = sound and 0 < float(alpha) < math.inf and 0 <= dropout < 1
-    except MALFORMED:
-        sound = False
-    if not sound:
-        raise InputError(f"{path} is damaged; train again, or bring it back from a copy")
+    about = fields.check(path, fields.read_json(path), FIELDS, MEND)
+    if about["recipe"].get("lora") is not None:
+        fields.check(path, about, FIELDS_OF_LORA, MEND)
+    if "score.weight" not in about["learned"]:
+        raise InputError(f"{path}: learned does not name score.weight; {MEND}")
     return about

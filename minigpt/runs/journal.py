@@ -10,7 +10,6 @@ Once a run is finished, the state is gone and run.json is there. Knows nothing o
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import signal
 import sys
@@ -23,8 +22,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from minigpt.edge import files
-from minigpt.edge.errors import MALFORMED, InputError, Stopped
+from minigpt.edge import fields, files
+from minigpt.edge.errors import InputError, Stopped
 from minigpt.parallel.group import ALONE, Group
 from minigpt.runs.report import Clock
 
@@ -204,6 +203,29 @@ def json_line(line: dict) -> str:
     return json.dumps(line) + "\n"
 
 
+MEND = "start the run again, or bring it back from a copy"
+PHASES = Clock().laps.keys()
+FIELDS = {
+    "format": fields.one_of(FORMAT),
+    "phase": fields.text,
+    "step": fields.whole(),
+    "seconds": fields.number(),
+    "history": fields.array,
+    "history.*.phase": fields.text,
+    "history.*.dev_loss": fields.number(),
+    "history.*.dev_accuracy": fields.number(),
+    "laps": fields.Kind(
+        f"an object with {', '.join(PHASES)}",
+        lambda laps: type(laps) is dict and laps.keys() == PHASES,
+    ),
+    "laps.*": fields.number(),
+    "weights": fields.text,
+    "texts": fields.text,
+    "processes": fields.whole(1),
+    "flags": fields.table,
+}
+
+
 def read_about(folder: Path) -> dict:
     """Return the header of a run's state, every field checked. Raises InputError."""
     path = files.part_of(folder, STATE)
@@ -213,24 +235,11 @@ def read_about(folder: Path) -> dict:
         raise InputError(f"{folder} holds no state to go on from; start the run again")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["state"])
-        numbers = [about["seconds"], *about["laps"].values()]
-        numbers += [line[n] for line in about["history"] for n in ("dev_loss", "dev_accuracy")]
-        sound = (
-            about["format"] == FORMAT
-            and all(type(about[name]) is str for name in ("phase", "weights", "texts"))
-            and all(type(line["phase"]) is str for line in about["history"])
-            and all(type(about[name]) is int for name in ("step", "processes"))
-            and all(type(number) in (int, float) for number in numbers)
-            and all(map(math.isfinite, numbers))
-            and about["laps"].keys() == Clock().laps.keys()
-            and type(about["flags"]) is dict
-        )
-    except (safetensors.SafetensorError, OSError, *MALFORMED):
-        sound = False
-    if not sound:
-        raise InputError(f"{path} is damaged; start the run again, or bring it back from a copy")
-    return about
+            header = file.metadata() or {}
+        about = json.loads(header.get("state", ""))
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {MEND}") from None
+    return fields.check(path, about, FIELDS, MEND)
 
 
 def state_of(folder: Path, about: dict, clock: Clock) -> State:

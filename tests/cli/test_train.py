@@ -303,7 +303,7 @@ def spoil(folder: str, file: str, change) -> None:
 BAD_RUNS = {
     "no such run": lambda: shutil.rmtree("trained"),
     "trained: no such run": lambda: Path("trained/run.json").unlink(),
-    "run.json is damaged": lambda: spoil("trained", "run.json", lambda text: text[:100]),
+    "run.json: not JSON": lambda: spoil("trained", "run.json", lambda text: text[:100]),
     "was trained on weights with sha256": lambda: spoil(
         "trained", "run.json", lambda text: text.replace('"sha256": "', '"sha256": "0')
     ),
@@ -326,12 +326,12 @@ def test_a_run_that_cannot_be_trusted_is_refused_in_one_line(message, run, train
 
 
 BAD_RECIPES = [
-    ({"lora": "3"}, "is damaged"),
-    ({"lora": True}, "is damaged"),
-    (LORA | {"lora_on": None}, "is damaged"),
-    (LORA | {"lora_alpha": float("inf")}, "is damaged"),
-    (LORA | {"in_last": 1.0}, "is damaged"),
-    ({"prompt": 3.0}, "is damaged"),
+    ({"lora": "3"}, "recipe.lora is '3', not a whole number"),
+    ({"lora": True}, "recipe.lora is True, not a whole number"),
+    (LORA | {"lora_on": None}, "recipe.lora_on is None, not a text"),
+    (LORA | {"lora_alpha": float("inf")}, "recipe.lora_alpha is inf, not a number above 0"),
+    (LORA | {"in_last": 1.0}, "recipe.in_last is 1.0, not a whole number"),
+    ({"prompt": 3.0}, "recipe.prompt is 3.0, not a whole number"),
     ({"prompt": 1000}, "run.json does not fit its weights"),
     (LORA, "does not fit: h.0.attn.c_attn.lora_A"),
     ({"prompt": 3}, "does not fit: wte.prompt"),

@@ -216,9 +216,9 @@ def cut(name: str, by: int = 10):
 
 BAD_STATES = {
     "holds no state to go on from": lambda: Path("parts/state.safetensors").unlink(),
-    "state.safetensors is damaged": cut("parts/state.safetensors"),
-    "is damaged; start": in_header(lambda about: about.update(format=2)),
-    "bring it back": in_header(lambda about: about["history"].append(7)),
+    "state.safetensors cannot be read": cut("parts/state.safetensors"),
+    "format is 2, not 1; start": in_header(lambda about: about.update(format=2)),
+    "history.1.phase is missing": in_header(lambda about: about["history"].append(7)),
     "started with 2 processes": in_header(lambda about: about.update(processes=2)),
     "with other weights": in_header(lambda about: about.update(weights="0")),
     "with other texts": cut("texts.tsv", by=1),
