@@ -12,9 +12,10 @@ from minigpt.checkpoints.score import read_head, take_over
 from minigpt.classifier import Classifier
 from minigpt.cli.choices import parse, policy_name, run_name, settle
 from minigpt.cli.flags import device_of, dtype_of
+from minigpt.cli.program import errors_for_people
 from minigpt.data import sha256_of, tokenize
 from minigpt.datasets.load import load_dataset
-from minigpt.edge.errors import InputError, errors_for_people
+from minigpt.edge.errors import InputError
 from minigpt.fast.frozen import keep
 from minigpt.fast.memory import peak_memory, reuse_memory
 from minigpt.fit import evaluate

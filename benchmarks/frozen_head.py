@@ -18,9 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from minigpt.classifier import Classifier
+from minigpt.cli.program import Parser, errors_for_people
 from minigpt.data import tokenize
 from minigpt.datasets.load import load_dataset
-from minigpt.edge.errors import Parser, errors_for_people
 from minigpt.fast.frozen import Kept, keep
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-from minigpt.edge.errors import errors_for_people
+from minigpt.cli.program import errors_for_people
 from minigpt.explain.run import explain
 
 DOCS = Path(__file__).parent

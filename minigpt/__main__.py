@@ -5,7 +5,7 @@ import time
 
 from minigpt.cli.flags import at_least
 from minigpt.cli.predict import predict
-from minigpt.edge.errors import Parser, errors_for_people
+from minigpt.cli.program import Parser, errors_for_people
 from minigpt.export.export import KINDS, export
 from minigpt.fast.packed import packed_to_generate
 from minigpt.fast.store import cache_limit, entries, remove, size_of, states_folder, title_of

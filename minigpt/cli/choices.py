@@ -8,8 +8,9 @@ from pathlib import Path
 
 from minigpt.classifier import POOLINGS
 from minigpt.cli.flags import DEVICES, DTYPES, above_zero, at_least, named
+from minigpt.cli.program import Parser
 from minigpt.datasets.load import NAMED
-from minigpt.edge.errors import InputError, Parser
+from minigpt.edge.errors import InputError
 from minigpt.head import HEAD
 from minigpt.peft.methods import method_of, room_for_text
 from minigpt.runs.journal import STATE, read_about

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import torch
 
 from minigpt.cli.flags import DEVICES, device_of
+from minigpt.cli.program import Parser
 from minigpt.data import tokenize
-from minigpt.datasets.formats import Example
-from minigpt.edge.errors import InputError, Parser
+from minigpt.data import Example
+from minigpt.edge.errors import InputError
 from minigpt.fast.frozen import FrozenPart
 from minigpt.fit import evaluate
 from minigpt.runs.folder import Run, load_run

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from minigpt.cli.flags import DEVICES, device_of, named
-from minigpt.edge.errors import InputError, Parser
+from minigpt.cli.program import Parser
+from minigpt.edge.errors import InputError
 from minigpt.explain import experiments, ladder, plots, style, travel, words
 from minigpt.explain.bench import Bench, open_bench
 from minigpt.explain.page import write_page

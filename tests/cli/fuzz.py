@@ -28,8 +28,9 @@ from conftest import random_trunk, write_vocabulary
 import train
 from minigpt.checkpoints.score import read_head
 from minigpt.cli.predict import Skipped, lines_of
+from minigpt.cli.program import errors_for_people
 from minigpt.datasets.load import load_dataset
-from minigpt.edge.errors import InputError, errors_for_people, one_line
+from minigpt.edge.errors import InputError, one_line
 from minigpt.fast import store as cache
 from minigpt.runs.folder import load_run
 from minigpt.tokenizer import load_tokenizer

@@ -20,7 +20,11 @@ ENDS = {
     "os.kill(os.getpid(), signal.SIGTERM)": (143, "\ninterrupted\n"),
     "print('fine')": (0, ""),
 }
-BEGIN = "import os, signal, time; from minigpt.edge.errors import *\nwith errors_for_people():\n"
+BEGIN = """
+import os, signal, time
+from minigpt.cli.program import *
+with errors_for_people():
+"""
 
 
 def ends(code: str, **env) -> tuple[int, str]:

@@ -13,7 +13,7 @@ import traceback
 import torch
 
 import train
-from minigpt.edge.errors import errors_for_people
+from minigpt.cli.program import errors_for_people
 
 
 def run(flags: list[str], env: dict, out: str) -> int:

@@ -1,0 +1,105 @@
+"""What every command does alike: how it reads its flags, and how it ends."""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+
+from minigpt.edge.errors import InputError, Stopped, one_line
+
+MEMORY = ("out of memory", "allocate memory", "DefaultCPUAllocator")  # in torch's RuntimeErrors
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises InputError, and takes no abbreviated flags."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        raise InputError(f"{message}; `{self.prog} --help` lists the choices")
+
+
+@contextlib.contextmanager
+def errors_for_people():
+    """End the program as the README promises: status 2 for bad input, 130 when interrupted.
+
+    SIGTERM ends it as Ctrl-C does, with status 143.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # it may be unable to show every character
+    with signals_raised() as received:
+        try:
+            try:
+                yield
+            except Exception:
+                if received:  # C code that was interrupted may raise an error of its own instead
+                    raise Stopped(received[0]) from None
+                raise
+            if sys.stdout:
+                sys.stdout.flush()
+        except BrokenPipeError:  # whoever read our output has ended, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)  # as a shell reports SIGPIPE
+        except KeyboardInterrupt as error:
+            if int(os.environ.get("RANK", 0)) == 0:  # of several processes, the first one reports
+                with contextlib.suppress(OSError):  # Ctrl-C has ended the reader too: `2>&1 | tee`
+                    print(f"\n{str(error) or 'interrupted'}", file=sys.stderr)
+            end(128 + getattr(error, "number", signal.SIGINT))
+        except Exception as error:
+            message = message_of(error)
+            if message is None:
+                raise  # a bug: its traceback is wanted
+            print(f"error: {message}", file=sys.stderr)
+            end(2)
+
+
+@contextlib.contextmanager
+def signals_raised():
+    """Raise Stopped where the program is when SIGINT or SIGTERM arrives; exit at the second one.
+
+    Gives the list of the signals received.
+    """
+    received = []
+
+    def stop(number, _):
+        received.append(number)
+        signal.signal(number, exit_immediately)  # it does not wait for our cleaning up
+        raise Stopped(number)
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_immediately(number: int, _=None):
+    """Handle a signal: files are written whole or not at all, so that nothing can be damaged."""
+    os._exit(128 + number)
+
+
+def message_of(error: Exception) -> str | None:
+    """Return one line for an error that a user can mend, or None for a bug."""
+    if isinstance(error, InputError):
+        return one_line(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'standard input or output'}: {error.strerror or error}"
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
+        return "not enough memory; try a smaller --batch-size with --accumulate, or --max-length"
+    return None
+
+
+def end(status: int) -> None:
+    """Exit. One of several processes skips the interpreter's cleaning up, which the threads that
+    wait for messages from the other processes would turn into an abort.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
