@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from minigpt.checkpoints.score import read_head, take_over
+from minigpt.checkpoints import find_checkpoint, open_tokenizer, read_head, take_over
 from minigpt.classifier import Classifier
 from minigpt.cli.choices import parse, policy_name, run_name, settle
 from minigpt.cli.flags import device_of, dtype_of
@@ -27,8 +27,7 @@ from minigpt.runs.folder import check_out, save_run
 from minigpt.runs.journal import Journal, state_of
 from minigpt.runs.report import Clock, report
 from minigpt.runs.tune import tune
-from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import find_checkpoint, load_trunk
+from minigpt.weights import load_trunk
 
 
 def main():
@@ -52,11 +51,11 @@ def job(args, clock: Clock, group: Group):
 
     # The trunk, as pre-training left it; the texts; who learns; a head for the labels
     checkpoint = find_checkpoint(args.weights)
-    trunk = load_trunk(checkpoint, args.dropout)
+    trunk = load_trunk(checkpoint.folder, args.dropout)
     added = put_on(trunk, vars(args))  # LoRA, adapters, a prompt, a prefix: or nothing
     dtype = dtype_of(args.dtype, args.device)
     args.dtype = str(dtype).removeprefix("torch.")
-    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
+    tokenizer = open_tokenizer(checkpoint)
     dataset = load_dataset(args.data, args.seed)
     learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)
     vectors = not added and all(trunk.get_parameter(name).dim() < 2 for name in learn)

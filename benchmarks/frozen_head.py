@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from minigpt.checkpoints import Checkpoint, describe, find_checkpoint, open_tokenizer
 from minigpt.classifier import Classifier
 from minigpt.cli.program import Parser, errors_for_people
 from minigpt.data import tokenize
@@ -27,8 +28,7 @@ from minigpt.freeze import freeze
 from minigpt.head import HEAD, fit_head
 from minigpt.metrics import summarize
 from minigpt.model import initialize
-from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk, save_trunk
+from minigpt.weights import load_trunk, save_trunk
 
 VECTORS = {  # name: pooling, and whether <|endoftext|> follows the text
     "last": ("last", False),
@@ -56,7 +56,7 @@ def logistic_regression(train: Kept, dev: Kept, test: Kept) -> float:
 
 def with_random_weights(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     """Return a checkpoint of the same shape that has learned nothing."""
-    save_trunk(initialize(load_trunk(checkpoint)), folder)
+    save_trunk(initialize(load_trunk(checkpoint.folder)), folder)
     for file in ("vocab.json", "merges.txt"):
         shutil.copy(checkpoint.folder / file, folder)
     return describe("random", folder)
@@ -68,7 +68,7 @@ def main():
     parser.add_argument("--data", default="mirrored")
     args = parser.parse_args()
     checkpoint = find_checkpoint(args.weights)
-    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
+    tokenizer = open_tokenizer(checkpoint)
     dataset = load_dataset(args.data, seed=0)
     splits = dataset.train, dataset.dev, dataset.test
 
@@ -79,7 +79,7 @@ def main():
         for trunk, found in (("pre-trained", checkpoint), ("random", random)):
             for name, (pooling, append_end) in VECTORS.items():
                 torch.manual_seed(0)
-                model = Classifier(load_trunk(found), len(dataset.labels), pooling)
+                model = Classifier(load_trunk(found.folder), len(dataset.labels), pooling)
                 freeze(model, set())
                 length = found.config.n_positions
                 parts = [

@@ -31,15 +31,17 @@ OPEN = {
     "ours, the first time": """
 import shutil
 from minigpt.fast.store import cache_folder
-from minigpt.weights import describe, load_trunk
+from minigpt.checkpoints import describe
+from minigpt.weights import load_trunk
 shutil.rmtree(cache_folder(), ignore_errors=True)
 before, start = resident(), time.perf_counter()
-model = load_trunk(describe("x", Path(sys.argv[1])))
+model = load_trunk(describe("x", Path(sys.argv[1])).folder)
 """,
     "ours": """
-from minigpt.weights import describe, load_trunk
+from minigpt.checkpoints import describe
+from minigpt.weights import load_trunk
 before, start = resident(), time.perf_counter()
-model = load_trunk(describe("x", Path(sys.argv[1])))
+model = load_trunk(describe("x", Path(sys.argv[1])).folder)
 """,
     "transformers": """
 from transformers import GPT2Model

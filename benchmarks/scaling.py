@@ -17,6 +17,7 @@ import time
 import numpy as np
 import torch
 
+from minigpt.checkpoints import Checkpoint, find_checkpoint, open_tokenizer
 from minigpt.classifier import Classifier
 from minigpt.config import GPT2Config
 from minigpt.data import Tokens, tokenize
@@ -25,8 +26,7 @@ from minigpt.fast.frozen import keep
 from minigpt.fast.memory import peak_memory
 from minigpt.freeze import freeze
 from minigpt.model import GPT2, initialize
-from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import Checkpoint, find_checkpoint, load_trunk
+from minigpt.weights import load_trunk
 
 LENGTHS = (16, 64, 256, 1024)
 MODELS = ((4, 256), (8, 384), (12, 768), (24, 1024))  # blocks, width
@@ -35,10 +35,11 @@ MODELS = ((4, 256), (8, 384), (12, 768), (24, 1024))  # blocks, width
 def texts_of(data: str, count: int) -> tuple[GPT2, Tokens, Checkpoint]:
     """Return tiny, and as many texts."""
     checkpoint = find_checkpoint("tiny")
-    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
+    tokenizer = open_tokenizer(checkpoint)
     dataset = load_dataset(data, seed=0)
     examples = (dataset.train * (1 + count // len(dataset.train)))[:count]
-    return load_trunk(checkpoint), tokenize(examples, dataset.labels, tokenizer, 256), checkpoint
+    tokens = tokenize(examples, dataset.labels, tokenizer, 256)
+    return load_trunk(checkpoint.folder), tokens, checkpoint
 
 
 def random_texts(blocks: int, width: int, length: int, tokens: int):

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minigpt.checkpoints import describe, find_checkpoint, open_tokenizer
 from minigpt.classifier import Classifier
 from minigpt.config import GPT2Config
 from minigpt.data import Tokens, tokenize
@@ -36,8 +37,7 @@ from minigpt.freeze import freeze, names_to_learn
 from minigpt.head import HEAD, fit_head
 from minigpt.language.generate import generate_ids
 from minigpt.model import GPT2, initialize
-from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import describe, find_checkpoint, load_trunk, save_trunk
+from minigpt.weights import load_trunk, save_trunk
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES = {False: GPT2Config(), True: GPT2Config(n_embd=256, n_layer=4, n_head=4)}
@@ -70,7 +70,7 @@ def ours(row: str, folder: Path):
 
     def opened(policy: dict):
         found = describe("random", folder)
-        model = Classifier(load_trunk(found), 2, dtype=dtype).to(DEVICE)
+        model = Classifier(load_trunk(found.folder), 2, dtype=dtype).to(DEVICE)
         freeze(model, names_to_learn(model.transformer, **policy))
         return model, found
 
@@ -225,7 +225,7 @@ def prepare(folder: Path, config: GPT2Config, data: str, texts: int, predict: in
     tiny = find_checkpoint("tiny")  # its vocabulary fits in any larger model
     for name in ("vocab.json", "merges.txt"):
         (folder / name).write_bytes((tiny.folder / name).read_bytes())
-    tokenizer = load_tokenizer(tiny.folder, tiny.config.vocab_size)
+    tokenizer = open_tokenizer(tiny)
     dataset = load_dataset(data, seed=0)
     rows = np.random.default_rng(0).permutation(len(dataset.train))
     some = [dataset.train[i] for i in rows]

@@ -3,6 +3,7 @@
 import sys
 import time
 
+from minigpt.checkpoints import find_checkpoint, open_tokenizer
 from minigpt.cli.flags import at_least
 from minigpt.cli.predict import predict
 from minigpt.cli.program import Parser, errors_for_people
@@ -10,8 +11,7 @@ from minigpt.export.export import KINDS, export
 from minigpt.fast.packed import packed_to_generate
 from minigpt.fast.store import cache_limit, entries, remove, size_of, states_folder, title_of
 from minigpt.language.generate import generate_text
-from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import find_checkpoint, load_trunk
+from minigpt.weights import load_trunk
 
 
 def generate(argv: list[str]) -> None:
@@ -25,8 +25,8 @@ def generate(argv: list[str]) -> None:
     parser.add_argument("--seed", type=at_least(0, 2**63), default=0)
     args = parser.parse_intermixed_args(argv)
     checkpoint = find_checkpoint(args.weights)
-    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
-    trunk = packed_to_generate(load_trunk(checkpoint))
+    tokenizer = open_tokenizer(checkpoint)
+    trunk = packed_to_generate(load_trunk(checkpoint.folder))
     how = {name: getattr(args, name) for name in ("tokens", "temperature", "top_k", "seed")}
     pieces = generate_text(trunk, tokenizer, args.prompt, **how)
     print(args.prompt, end=next(pieces), flush=True)  # nothing is said if the first piece fails

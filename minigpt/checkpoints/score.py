@@ -1,22 +1,31 @@
 """The head that a checkpoint of a GPT2ForSequenceClassification brings along."""
 
 import dataclasses
-import json
+from pathlib import Path
 
 import safetensors
 import torch
 
+from minigpt.checkpoints.find import Checkpoint
 from minigpt.classifier import Classifier
 from minigpt.edge.errors import InputError, first_few
-from minigpt.weights import Checkpoint
+from minigpt.edge.fields import check, flag, optional, read_json, table, text, whole
 
 # K classes, C channels
-UNREADABLE = (safetensors.SafetensorError, OSError, ValueError, RecursionError, AttributeError)
+
+FIELDS = {  # of config.json
+    "id2label": optional(table),
+    "id2label.*": text,
+    "problem_type": optional(text),
+    "minigpt": optional(table),  # what `export` writes for `predict`
+    "minigpt.append_end": optional(flag),
+    "minigpt.max_length": optional(whole(1)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """The head of a GPT2ForSequenceClassification, and what reading with it needs to know."""
+    """The head of a GPT2ForSequenceClassification, and what one needs to know to use it."""
 
     score: torch.Tensor  # (K, C)
     labels: tuple[str, ...]
@@ -27,41 +36,54 @@ class Head:
 
 def read_head(checkpoint: Checkpoint) -> Head | None:
     """Return the head that a checkpoint brings, if any. Raises InputError for a damaged one."""
-    path, size = checkpoint.folder / "model.safetensors", checkpoint.config
-    try:
-        fields = json.loads((checkpoint.folder / "config.json").read_bytes())
-        with safetensors.safe_open(path, framework="pt") as file:
-            if "score.weight" not in [*file.keys()]:
-                return None
-            score = file.get_tensor("score.weight").float()
-        about = checkpoint.folder / "tokenizer_config.json"
-        longest = json.loads(about.read_bytes()).get("model_max_length") if about.exists() else None
-    except UNREADABLE as error:
-        raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
-    own = fields.get("minigpt") or {}
-    try:
-        names = fields.get("id2label") or {str(i): f"LABEL_{i}" for i in range(len(score))}
-        labels = tuple(names[str(i)] for i in range(len(names)))
-        append_end = own.get("append_end", False)
-        max_length = own.get("max_length", min(longest or size.n_positions, size.n_positions))
-        sound = (
-            tuple(score.shape) == (len(labels), size.n_embd)
-            and len({*labels}) == len(labels)
-            and all(type(label) is str for label in labels)
-            and type(append_end) is bool
-            and type(max_length) is int
-            and 1 + append_end <= max_length <= size.n_positions
-            and bool(score.isfinite().all())
+    path = checkpoint.folder / "config.json"
+    score = read_score(checkpoint.folder / "model.safetensors", checkpoint.config.n_embd)
+    if score is None:
+        return None
+    fields = check(path, read_json(path), FIELDS)
+    names = fields.get("id2label") or {str(i): f"LABEL_{i}" for i in range(len(score))}
+    labels = tuple(names.get(str(i)) for i in range(len(score)))
+    if len(names) != len(score) or None in labels or len({*labels}) < len(labels):
+        raise InputError(
+            f"{path}: id2label does not name {len(score)} different classes, one for each row of "
+            "score.weight"
         )
-    except (KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound:
-        raise InputError(f"{path}: score.weight and config.json do not fit together")
+    own, context = fields.get("minigpt") or {}, checkpoint.config.n_positions
+    append_end = bool(own.get("append_end"))
+    max_length = own.get("max_length") or min(longest_text(checkpoint.folder) or context, context)
+    if not 1 + append_end <= max_length <= context:
+        raise InputError(f"{path}: max_length is {max_length}, not from 1 to {context} tokens")
     return Head(score, labels, fields.get("problem_type"), append_end, max_length)
 
 
+def read_score(path: Path, width: int) -> torch.Tensor | None:  # -> (K, C)
+    """Return `score.weight` of a model.safetensors, if it has one. Raises InputError."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            if "score.weight" not in [*file.keys()]:
+                return None
+            shape = file.get_slice("score.weight").get_shape()
+            if len(shape) != 2 or shape[1] != width:
+                raise InputError(f"{path}: score.weight has shape {shape}, not (classes, {width})")
+            score = file.get_tensor("score.weight").float()
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
+    if not score.isfinite().all():
+        raise InputError(f"{path}: score.weight has values that are not finite (NaN or inf)")
+    return score
+
+
+def longest_text(folder: Path) -> int | None:
+    """Return the most tokens of a text that tokenizer_config.json says, if it does."""
+    path = folder / "tokenizer_config.json"
+    if not path.exists():
+        return None
+    field = {"model_max_length": optional(whole())}  # 10**30 where it was not said
+    return check(path, read_json(path), field).get("model_max_length")
+
+
 def take_over(head: Head, model: Classifier, args, labels: tuple[str, ...]) -> str:
-    """Go on from the head that a checkpoint brought, if it reads the same way; say what is done.
+    """Start from the head that a checkpoint brought, if it fits; return what is done, in words.
 
     `args` are the flags of train.py, and `labels` those of the data, in the order of their classes.
     """

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from minigpt.checkpoints import Checkpoint
 from minigpt.classifier import POOLINGS
 from minigpt.cli.flags import DEVICES, DTYPES, above_zero, at_least, named
 from minigpt.cli.program import Parser
@@ -14,7 +15,6 @@ from minigpt.edge.errors import InputError
 from minigpt.head import HEAD
 from minigpt.peft.methods import method_of, room_for_text
 from minigpt.runs.journal import STATE, read_about
-from minigpt.weights import Checkpoint
 
 WEIGHTS = "gpt2[-medium|-large|-xl], tiny, a folder, or ORG/REPO"
 DATA = "mirrored (default), sst2, a .tsv/.csv/.jsonl file, or a folder"

@@ -3,7 +3,8 @@
     FIELDS = {
         "weights.name": text,
         "recipe.max_length": whole(1),
-        "history.*.dev_loss": number(),  # of each entry of a list or an object
+        "history": array,
+        "history.*.dev_loss": number(),  # of each item of a list or an object
     }
     run = check(path, read_json(path), FIELDS)
 
@@ -38,9 +39,9 @@ array = Kind("a list", lambda value: type(value) is list)
 table = Kind("an object", lambda value: type(value) is dict)
 
 
-def whole(least: int = 0, most: int = 2**63 - 1) -> Kind:
+def whole(least: int = 0, most: float = math.inf) -> Kind:
     """A whole number from `least` to `most`; true and false, which are ints in Python, are none."""
-    upper = f"from {least} to {most}" if most < 2**63 - 1 else f"of {least} or more"
+    upper = f"from {least} to {most}" if most < math.inf else f"of {least} or more"
     return Kind(f"a whole number {upper}", lambda n: type(n) is int and least <= n <= most)
 
 
@@ -107,17 +108,20 @@ def check(path: Path, fields, kinds: dict[str, Kind], mend: str = "") -> dict:
 
 
 def values_at(fields, names: list[str], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield (full name, value) of one field, or with `*` of several; MISSING for none there."""
+    """Yield (full name, value) of one field, MISSING if there is none, or with `*` of several.
+
+    Where `*` is no list or object, nothing is yielded: a table names the list itself, too.
+    """
     if not names:
         yield prefix.removesuffix("."), fields
         return
     first, *rest = names
     if first != "*":
         value = fields.get(first, MISSING) if type(fields) is dict else MISSING
-        found = [(first, value)]
+        found = ((first, value),)
     elif type(fields) is dict:
-        found = [*fields.items()]
+        found = fields.items()
     else:
-        found = [*enumerate(fields)] if type(fields) is list else [("*", MISSING)]
+        found = enumerate(fields) if type(fields) is list else ()
     for name, value in found:
         yield from values_at(value, rest, f"{prefix}{name}.")

@@ -45,7 +45,7 @@ def outcome(bench: Bench, flags: str, train: Tokens) -> tuple[int, torch.Tensor]
     """Return how many numbers learn with these flags of train.py, and what test then scores."""
     args = parse("", [*shlex.split(flags), "--quiet"])
     torch.manual_seed(args.seed)
-    trunk = load_trunk(bench.checkpoint, args.dropout)
+    trunk = load_trunk(bench.checkpoint.folder, args.dropout)
     added = put_on(trunk, vars(args))
     learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)
     vectors = not added and all(trunk.get_parameter(name).dim() < 2 for name in learn)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
+from minigpt.checkpoints import OFFICIAL, Checkpoint, read_vocabulary
 from minigpt.edge.errors import InputError
 from minigpt.edge.files import write_folder
 from minigpt.peft.methods import merge, method_of
 from minigpt.runs.folder import Run, check_out, load_run
-from minigpt.tokenizer import END_OF_TEXT, read_vocabulary
-from minigpt.weights import OFFICIAL, Checkpoint
+from minigpt.tokenizer import END_OF_TEXT
 
 # V rows of wte, C channels, L blocks, H heads, N vectors of a prompt or prefix, D = C // H
 KINDS = ("transformers", "peft")

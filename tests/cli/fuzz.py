@@ -26,15 +26,14 @@ import numpy as np
 from conftest import random_trunk, write_vocabulary
 
 import train
-from minigpt.checkpoints.score import read_head
+from minigpt.checkpoints import describe, open_tokenizer, read_head
 from minigpt.cli.predict import Skipped, lines_of
 from minigpt.cli.program import errors_for_people
 from minigpt.datasets.load import load_dataset
 from minigpt.edge.errors import InputError, one_line
 from minigpt.fast import store as cache
 from minigpt.runs.folder import load_run
-from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import describe, load_trunk, save_trunk
+from minigpt.weights import load_trunk, save_trunk
 
 SECONDS, BYTES = 10, 2**30  # what one file may take, at most
 NUMBERS = (b"0", b"-1", b"1", b"3.5", b"1e999", b"NaN", b"2147483648", b"9223372036854775808")
@@ -191,8 +190,8 @@ def another_thing(path: Path, r: random.Random) -> None:
 
 def open_checkpoint(folder: Path) -> None:
     found = describe(str(folder), folder)
-    load_tokenizer(folder, found.config.vocab_size)
-    load_trunk(found)
+    open_tokenizer(found)
+    load_trunk(found.folder)
     read_head(found)
 
 

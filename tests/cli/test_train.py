@@ -12,10 +12,11 @@ from common import POLICIES
 from conftest import LORA, ROOT, files_of
 from safetensors.torch import load_file, save_file
 
+from minigpt.checkpoints import find_checkpoint
 from minigpt.datasets.load import load_dataset
 from minigpt.metrics import wilson_interval
 from minigpt.model import initialize
-from minigpt.weights import find_checkpoint, load_trunk, save_trunk
+from minigpt.weights import load_trunk, save_trunk
 
 
 @pytest.mark.parametrize("flags", POLICIES, ids=" ".join)
@@ -101,7 +102,7 @@ def test_a_frozen_run_takes_kilobytes(run, texts):
 def test_the_main_job_reads_the_rating_off_the_last_token_where_pre_training_put_it(run):
     """On mirrored, where the last token by itself is worth exactly one half."""
     tiny = find_checkpoint("tiny")
-    save_trunk(initialize(load_trunk(tiny)), Path("random"))
+    save_trunk(initialize(load_trunk(tiny.folder)), Path("random"))
     for file in ("vocab.json", "merges.txt"):
         shutil.copy(tiny.folder / file, "random")
     tests = []

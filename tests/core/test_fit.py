@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from minigpt.checkpoints import find_checkpoint, open_tokenizer
 from minigpt.classifier import Classifier
 from minigpt.data import shuffled_batches, tokenize
 from minigpt.datasets.load import load_dataset
@@ -17,8 +18,7 @@ from minigpt.fast.frozen import Kept, keep
 from minigpt.fit import Recipe, evaluate, fit, learning_rate, make_optimizer
 from minigpt.freeze import freeze
 from minigpt.head import HEAD, conditioner, fit_head
-from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import find_checkpoint, load_trunk
+from minigpt.weights import load_trunk
 
 RECIPE = Recipe(
     epochs=3, batch_size=8, lr=5e-2, weight_decay=0.1, warmup=0.1, clip=1.0, accumulate=1, seed=0
@@ -168,8 +168,8 @@ def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(data, appe
     linear_model = pytest.importorskip("sklearn.linear_model")
     dataset = load_dataset(str(shared("sst2")) if data == "sst2" else data, seed=0)
     checkpoint = find_checkpoint("tiny")
-    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
-    model = Classifier(load_trunk(checkpoint), 2)
+    tokenizer = open_tokenizer(checkpoint)
+    model = Classifier(load_trunk(checkpoint.folder), 2)
     freeze(model, set())
     train, dev, test = (
         keep(model, tokenize(part, dataset.labels, tokenizer, 256, append_end), checkpoint)

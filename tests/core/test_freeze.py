@@ -8,6 +8,7 @@ import torch
 from common import some_texts
 from conftest import random_trunk
 
+from minigpt.checkpoints import describe
 from minigpt.classifier import Classifier
 from minigpt.cli.choices import policy_name
 from minigpt.edge.errors import InputError
@@ -21,7 +22,7 @@ from minigpt.freeze import (
     train_mode,
 )
 from minigpt.peft.methods import put_on
-from minigpt.weights import describe, load_trunk
+from minigpt.weights import load_trunk
 
 LAST = {"ln_f.weight", "ln_f.bias"}
 POLICIES = [
@@ -37,7 +38,7 @@ POLICIES = [
 @pytest.mark.parametrize("policy, learns", POLICIES)
 def test_only_what_the_policy_names_gets_a_gradient_and_moves(policy, learns, checkpoint):
     found = describe("x", checkpoint)
-    model = Classifier(load_trunk(found), 2)
+    model = Classifier(load_trunk(found.folder), 2)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     freeze(model, names_to_learn(model.transformer, **policy))
 
@@ -59,7 +60,7 @@ def test_only_what_the_policy_names_gets_a_gradient_and_moves(policy, learns, ch
 
 def test_the_proof_notices_a_single_bit(checkpoint):
     found = describe("x", checkpoint)
-    model = Classifier(load_trunk(found), 2)
+    model = Classifier(load_trunk(found.folder), 2)
     freeze(model, names_to_learn(model.transformer, train_last=1))
     assert frozen_unchanged(model, found)
     with torch.no_grad():

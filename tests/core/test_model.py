@@ -115,7 +115,7 @@ def test_samples_are_as_frequent_as_the_model_says():
 
 
 def test_a_character_spread_over_tokens_comes_out_whole(checkpoint):
-    tokenizer = load_tokenizer(checkpoint, 268)
+    tokenizer = load_tokenizer(checkpoint)
     smile = tokenizer.encode_ordinary("😀 é")
     assert len(smile) > 4
     said = iter([*smile, tokenizer.eot_token])

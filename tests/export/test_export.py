@@ -8,11 +8,12 @@ import pytest
 import torch
 from conftest import MERGES, files_of, random_trunk
 
+from minigpt.checkpoints import describe
 from minigpt.cli.predict import rate
 from minigpt.export.export import repository_of
 from minigpt.fast.frozen import FrozenPart
 from minigpt.runs.folder import load_run
-from minigpt.weights import describe, save_trunk
+from minigpt.weights import save_trunk
 
 transformers = pytest.importorskip("transformers")
 
@@ -334,7 +335,7 @@ def test_a_head_that_does_not_fit_is_refused(damage, foreign, run):
 
 
 def test_the_vocabulary_of_tokenizer_json_is_that_of_the_two_files(foreign, checkpoint):
-    from minigpt.tokenizer import read_vocabulary
+    from minigpt.checkpoints import read_vocabulary
 
     vocab, merges, _ = read_vocabulary(foreign[0])
     assert (vocab, merges) == read_vocabulary(checkpoint)[:2] and len(merges) == len(MERGES)

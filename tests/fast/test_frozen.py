@@ -10,6 +10,7 @@ from common import some_texts
 from conftest import LORA, random_trunk, without_key_bias
 from test_freeze import POLICIES
 
+from minigpt.checkpoints import describe
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.data import Tokens
 from minigpt.edge.errors import InputError
@@ -19,7 +20,7 @@ from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
 from minigpt.head import HEAD, fit_head
 from minigpt.peft.methods import put_on
-from minigpt.weights import describe, load_trunk, save_trunk
+from minigpt.weights import load_trunk, save_trunk
 
 RECIPE = Recipe(2, 8, 1e-2, 0.1, 0.1, 1.0, 1, seed=0)
 FIRST = [4, 2, 0, 0, 0, 0]  # what the policies of test_freeze leave to be computed once, in order
@@ -32,7 +33,7 @@ def found(checkpoint):
 
 def classifier(found, policy, pooling="last", dtype=torch.float32, dropout=0.1) -> Classifier:
     torch.manual_seed(0)
-    model = Classifier(load_trunk(found, dropout), 2, pooling, dtype).eval()
+    model = Classifier(load_trunk(found.folder, dropout), 2, pooling, dtype).eval()
     freeze(model, names_to_learn(model.transformer, **policy))
     return model
 
@@ -157,7 +158,7 @@ def test_what_is_put_on_is_part_of_what_is_kept_where_it_is_read_with(found, own
     """A prompt that is frozen while the head is fitted; but not LoRA above what is kept."""
     texts, arrays = some_texts(), []
     for seed, flags in [(s, f) for f in ({"prompt": 2}, LORA | {"in_last": 1}) for s in (0, 1)]:
-        trunk = load_trunk(found)
+        trunk = load_trunk(found.folder)
         torch.manual_seed(seed)
         added = put_on(trunk, flags)
         model = Classifier(trunk, 2)

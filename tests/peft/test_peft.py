@@ -6,6 +6,7 @@ import torch
 from common import oracle_of, some_texts
 from conftest import LORA, random_trunk
 
+from minigpt.checkpoints import describe
 from minigpt.classifier import Classifier
 from minigpt.cli.predict import rate
 from minigpt.edge.errors import InputError
@@ -16,7 +17,7 @@ from minigpt.model import Past
 from minigpt.peft.methods import LoRALinear, merge, put_on
 from minigpt.runs.folder import Run, load_run, save_run
 from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import describe, load_trunk
+from minigpt.weights import load_trunk
 
 METHODS = [
     LORA,
@@ -58,7 +59,7 @@ def test_lora_and_adapters_change_nothing_at_the_start(flags):
 @pytest.mark.parametrize("flags", METHODS, ids=str)
 def test_what_was_put_on_and_the_head_learn_and_nothing_else_moves(flags, checkpoint):
     found = describe("x", checkpoint)
-    trunk = load_trunk(found)
+    trunk = load_trunk(found.folder)
     torch.manual_seed(0)
     added = put_on(trunk, flags)
     model, texts = Classifier(trunk, 2), some_texts()
@@ -78,7 +79,7 @@ def test_below_what_learns_all_is_computed_once(flags, checkpoint):
     """In the last block only: training begins at block 2, and comes to what it would from ids."""
     found, texts, results = describe("x", checkpoint), some_texts(), []
     for kept in (True, False):
-        trunk = load_trunk(found, dropout=0.0)
+        trunk = load_trunk(found.folder, dropout=0.0)
         torch.manual_seed(0)
         added = put_on(trunk, flags | {"in_last": 1})
         model = Classifier(trunk, 2)
@@ -202,8 +203,8 @@ def test_gradients_are_those_of_finite_differences(flags):
 
 @pytest.mark.parametrize("flags", METHODS, ids=str)
 def test_a_run_saved_and_opened_again_answers_the_same_bit_for_bit(flags, checkpoint, tmp_path):
-    found, tokenizer = describe(str(checkpoint), checkpoint), load_tokenizer(checkpoint, 268)
-    trunk = load_trunk(found)
+    found, tokenizer = describe(str(checkpoint), checkpoint), load_tokenizer(checkpoint)
+    trunk = load_trunk(found.folder)
     torch.manual_seed(0)
     model = Classifier(trunk, 2)
     freeze(model, put_on(trunk, flags))

@@ -79,7 +79,7 @@ def learn_vocabulary(texts: list[str], folder: Path) -> None:
 
 def encode(texts: list[str], folder: Path) -> np.ndarray:
     """Return all texts as one run of token ids, each text followed by the end-of-text token."""
-    tokenizer = load_tokenizer(folder, CONFIG.vocab_size)
+    tokenizer = load_tokenizer(folder)
     ids = []
     for start in range(0, len(texts), 1000):
         for text in tokenizer.encode_ordinary_batch(texts[start : start + 1000], num_threads=2):

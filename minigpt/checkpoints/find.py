@@ -1,0 +1,112 @@
+"""A name -> a checkpoint: a folder in the official layout that has been verified."""
+
+import dataclasses
+import hashlib
+import re
+import sys
+from pathlib import Path
+
+import tiktoken
+
+from minigpt.checkpoints.hub import NoNetwork, from_hub
+from minigpt.checkpoints.verify import (
+    FILES,
+    check_files,
+    check_tensors,
+    check_vocabulary,
+    read_config,
+    read_vocabulary,
+)
+from minigpt.config import GPT2Config
+from minigpt.edge.errors import InputError
+from minigpt.tokenizer import make_encoding
+
+BUNDLED = Path(__file__).parent.parent.parent / "weights"  # has tiny, and room for gpt2
+
+# The official repositories: revision, and the sha256 of model.safetensors
+OFFICIAL = {
+    "gpt2": (
+        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+        "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+    ),
+    "gpt2-medium": (
+        "6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
+        "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
+    ),
+    "gpt2-large": (
+        "32b71b12589c2f8d625668d2335a01cac3249519",
+        "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
+    ),
+    "gpt2-xl": (
+        "15ea56dee5df4983c59b2538573817e1667135e2",
+        "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A folder in the official layout, verified."""
+
+    name: str  # what --weights can be given again
+    folder: Path
+    sha256: str  # of model.safetensors
+    config: GPT2Config
+
+
+def find_checkpoint(name: str | None) -> Checkpoint:
+    """Return what --weights names: an official size, `tiny`, a folder, or ORG/REPO on the Hub.
+
+    None means gpt2 if it is at hand or can be downloaded, else the bundled tiny, saying so.
+    Raises InputError if there is no such checkpoint, or if it is not as it should be.
+    """
+    if name is None:
+        try:
+            return find_checkpoint("gpt2")
+        except NoNetwork:
+            print(
+                "gpt2 is not on this machine and cannot be downloaded: using the bundled tiny",
+                file=sys.stderr,
+            )
+            return find_checkpoint("tiny")
+    if name in OFFICIAL:
+        revision, sha256 = OFFICIAL[name]
+        folder = BUNDLED / name
+        if not (folder / "model.safetensors").exists():
+            folder = from_hub(f"openai-community/{name}", FILES, revision)
+        return describe(name, folder, sha256)
+    if name == "tiny":
+        return describe(name, BUNDLED / name)
+    if Path(name).is_dir():
+        return describe(str(Path(name).resolve()), Path(name))
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        return describe(name, from_hub(name, FILES))
+    raise InputError(
+        f"--weights {name}: no such folder; say {', '.join(OFFICIAL)}, tiny, a folder, or ORG/REPO"
+    )
+
+
+def describe(name: str, folder: Path, official: str | None = None) -> Checkpoint:
+    """Verify a folder and return what it is. Raises InputError.
+
+    With `official`, a sha256, model.safetensors must be that file and no other. Of the values of
+    its tensors, nothing is read but for this hash.
+    """
+    check_files(folder)
+    config, path = read_config(folder / "config.json"), folder / "model.safetensors"
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if official not in (None, sha256):
+        raise InputError(
+            f"{path} is not the official file: its sha256 is {sha256}, not {official}; "
+            "delete it and download it again"
+        )
+    check_tensors(path, config)
+    return Checkpoint(name, folder, sha256, config)
+
+
+def open_tokenizer(checkpoint: Checkpoint) -> tiktoken.Encoding:
+    """Build a checkpoint's tokenizer from its own files, verified. Raises InputError."""
+    vocab, merges, files = read_vocabulary(checkpoint.folder)
+    check_vocabulary(vocab, merges, files, checkpoint.config.vocab_size)
+    return make_encoding(vocab)
