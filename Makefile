@@ -23,7 +23,7 @@ docs: .venv/installed  ## docs/: the experiments of explain, their figures, and 
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet -c constraints.txt -e .
+	$(RUN) -m pip install --quiet -c constraints.txt -e .[explain]
 	touch $@
 
 .venv/tested: .venv/installed
