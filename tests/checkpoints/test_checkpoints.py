@@ -20,11 +20,11 @@ import torch
 from conftest import ROOT, SMALL, random_trunk, write_vocabulary
 from safetensors.torch import load_file, save_file
 
-from minigpt import weights
-from minigpt.checkpoints.hub import reachable
+from minigpt.checkpoints import Checkpoint, find, find_checkpoint, open_tokenizer
+from minigpt.checkpoints.hub import NoNetwork, reachable
+from minigpt.checkpoints.verify import FILES
 from minigpt.edge.errors import InputError
-from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import FILES, find_checkpoint, load_trunk, save_trunk
+from minigpt.weights import load_trunk, save_trunk
 
 transformers = pytest.importorskip("transformers")
 SIZES = {n: v for n, v in dataclasses.asdict(SMALL).items() if n != "n_inner"}
@@ -60,14 +60,14 @@ def write_official(model, folder, dtype=torch.float32, prefix="", masks=torch.fl
 
 @torch.no_grad()
 def logits(folder):
-    trunk = load_trunk(find_checkpoint(str(folder)))
+    trunk = load_trunk(find_checkpoint(str(folder)).folder)
     return trunk.next_token_logits(trunk(IDS))
 
 
 def complaint(name) -> str:
     """Return the one line in which a checkpoint is refused."""
     with pytest.raises(InputError) as error:
-        load_trunk(find_checkpoint(str(name)))
+        load_trunk(find_checkpoint(str(name)).folder)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -93,7 +93,7 @@ def test_the_official_layout_gives_the_logits_of_transformers(official):
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of maps")
 def test_the_official_file_is_mapped_and_not_copied(official):
     folder, _ = official
-    trunk = load_trunk(find_checkpoint(str(folder)))
+    trunk = load_trunk(find_checkpoint(str(folder)).folder)
     lines = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
     path = os.path.realpath(folder / "model.safetensors")
     places = [line[0].split("-") for line in lines if line[5:] == [path]]
@@ -120,7 +120,7 @@ def test_what_transformers_saves_opens_here(tmp_path, kind):
     model = random_model(getattr(transformers, kind), **SIZES)
     model.save_pretrained(tmp_path)
     write_vocabulary(tmp_path)
-    ours = load_trunk(find_checkpoint(str(tmp_path)))(IDS)
+    ours = load_trunk(find_checkpoint(str(tmp_path)).folder)(IDS)
     torch.testing.assert_close(ours, model.base_model(IDS).last_hidden_state, rtol=1e-5, atol=1e-5)
 
 
@@ -141,21 +141,21 @@ def test_what_is_saved_here_opens_in_transformers(tmp_path, n_inner, dtype):
 
 def test_a_mapped_file_changes_only_when_the_model_is_saved_over_it(checkpoint):
     before = find_checkpoint(str(checkpoint))
-    trunk = load_trunk(before)
+    trunk = load_trunk(before.folder)
     with torch.no_grad():
         for parameter in trunk.parameters():
             parameter += 1
     assert find_checkpoint(str(checkpoint)) == before
     expected = {name: p.clone() for name, p in trunk.state_dict().items()}
     save_trunk(trunk, checkpoint)
-    found = load_trunk(find_checkpoint(str(checkpoint))).state_dict()
+    found = load_trunk(find_checkpoint(str(checkpoint)).folder).state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert sorted(p.name for p in checkpoint.iterdir()) == sorted(FILES)  # nothing left beside
 
 
 def test_dropout_replaces_the_rates_of_the_config_and_nothing_else(checkpoint):
     found = find_checkpoint(str(checkpoint))
-    config = load_trunk(found, dropout=0.5).config
+    config = load_trunk(found.folder, dropout=0.5).config
     rates = {"embd_pdrop": 0.5, "attn_pdrop": 0.5, "resid_pdrop": 0.5}
     assert dataclasses.asdict(config) == dataclasses.asdict(found.config) | rates
 
@@ -180,11 +180,15 @@ CONFIGS = [
     ("{", "Expecting property name"),
     ("\xff", "decode"),
     ("[" * 100_000, "recursion"),
-    ("[1]", "model_type"),
+    ("[1]", "[1] is not an object"),
+    ("{}", "model_type is missing: 'gpt2'"),
     ({"model_type": "bert"}, "model_type is 'bert'"),
-    ({"activation_function": "relu"}, "activation_function 'relu'"),
-    ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),
-    ({"tie_word_embeddings": False}, "tie_word_embeddings = False"),
+    ({"activation_function": "relu"}, "activation_function is 'relu', not 'gelu_new' or"),
+    (
+        {"scale_attn_by_inverse_layer_idx": True},
+        "scale_attn_by_inverse_layer_idx is True, not False",
+    ),
+    ({"tie_word_embeddings": False}, "tie_word_embeddings is False, not True"),
     ({"n_head": 5}, "n_embd 24 is not a multiple of n_head 5"),
     ({"n_layer": -3}, "n_layer is -3"),
     ({"n_embd": "24"}, "n_embd is '24'"),
@@ -229,8 +233,9 @@ def test_tensors_other_than_the_config_asks_for_are_refused(checkpoint, change, 
 
 @pytest.mark.parametrize("rows", [-1, 128])
 def test_a_vocabulary_of_another_size_is_refused(checkpoint, rows):
+    config = dataclasses.replace(SMALL, vocab_size=SMALL.vocab_size + rows)
     with pytest.raises(InputError, match=f"{checkpoint / 'vocab.json'} has 268 tokens") as error:
-        load_tokenizer(checkpoint, SMALL.vocab_size + rows)
+        open_tokenizer(Checkpoint("x", checkpoint, "", config))
     assert "\n" not in str(error.value)
 
 
@@ -238,7 +243,7 @@ def test_a_vocabulary_of_another_size_is_refused(checkpoint, rows):
 
 
 def no_network(*_):
-    raise weights.NoNetwork("no network")
+    raise NoNetwork("no network")
 
 
 @pytest.fixture
@@ -246,15 +251,15 @@ def bundled(checkpoint, monkeypatch):
     """Give a place for bundled checkpoints that has tiny only, where there is no network."""
     folder = checkpoint.parent / "bundled"
     shutil.copytree(checkpoint, folder / "tiny")
-    monkeypatch.setattr(weights, "BUNDLED", folder)
-    monkeypatch.setattr(weights, "from_hub", no_network)
+    monkeypatch.setattr(find, "BUNDLED", folder)
+    monkeypatch.setattr(find, "from_hub", no_network)
     return folder
 
 
 def test_an_official_name_finds_the_bundled_folder_if_its_hash_is_right(bundled, monkeypatch):
     path = shutil.copytree(bundled / "tiny", bundled / "gpt2") / "model.safetensors"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(weights.OFFICIAL, "gpt2", ("revision", digest))
+    monkeypatch.setitem(find.OFFICIAL, "gpt2", ("revision", digest))
     found = find_checkpoint("gpt2")
     assert (found.name, found.folder, found.sha256) == ("gpt2", bundled / "gpt2", digest)
     assert find_checkpoint(None) == found
@@ -270,7 +275,7 @@ def test_no_name_finds_tiny_where_gpt2_cannot_be_had_and_says_so_in_one_line(bun
     assert find_checkpoint(None) == find_checkpoint("tiny")
     assert find_checkpoint("tiny").folder == bundled / "tiny"
     assert re.fullmatch(r".*gpt2.*tiny\n", capsys.readouterr().err)
-    with pytest.raises(weights.NoNetwork):  # who names gpt2 does not get something else
+    with pytest.raises(NoNetwork):  # who names gpt2 does not get something else
         find_checkpoint("gpt2")
 
 
@@ -292,16 +297,17 @@ def test_a_name_of_nothing_is_refused(name):
 FIND = """
 import sys, time
 from pathlib import Path
-from minigpt import weights
-weights.BUNDLED = Path("nowhere")
+from minigpt.checkpoints import find
+from minigpt.edge.errors import InputError
+find.BUNDLED = Path("nowhere")
 for name in sys.argv[1:]:
     start = time.monotonic()
     try:
-        print(weights.find_checkpoint(name).folder)
-    except weights.NoNetwork as error:
+        print(find.find_checkpoint(name).folder)
+    except find.NoNetwork as error:
         assert time.monotonic() - start < 4
         print("NoNetwork", error)
-    except weights.InputError as error:
+    except InputError as error:
         print("InputError", error)
 """
 
@@ -368,7 +374,7 @@ def test_a_repository_is_downloaded_once_and_then_needs_no_network(hub, checkpoi
     assert "network" not in rest[1]
     assert rest[3].startswith("InputError ") and "not the official file" in rest[3]
     assert len(rest) == 4
-    revision, _ = weights.OFFICIAL["gpt2"]
+    revision, _ = find.OFFICIAL["gpt2"]
     path = f"/openai-community/gpt2/resolve/{revision}/model.safetensors"
     assert [p for _, p in asked if "gpt2" in p and "model" in p] == [path, path]  # HEAD and GET
 
