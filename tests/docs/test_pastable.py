@@ -27,15 +27,15 @@ PROGRAMS = ("python", "python3", "pip", "make", "torchrun", "pytest", "coverage"
 
 # Flags added to the first that matches, unless the command's output is compared with the page.
 # mirrored.tsv and sst2.tsv are small files in the page's folder: their names keep a run's name.
-SMALL = "--data mirrored.tsv"
+SMALL, SHORT = "--data mirrored.tsv", "--epochs 1 --max-length 8"
 SHORTER = {
     r"^train.py .*--resume": "",  # takes no more flags
-    r"^train.py .*--data reviews.csv": "--epochs 1",
-    r"^train.py .*--data sst2": "--data sst2.tsv --epochs 1 --weights tiny",
+    r"^train.py .*--data reviews.csv": SHORT,
+    r"^train.py .*--data sst2": f"--data sst2.tsv {SHORT} --weights tiny",
     r"^train.py .*--epochs 50": f"{SMALL} --epochs 5",
-    r"^train.py .*--warm-head 20": f"{SMALL} --epochs 1 --warm-head 1",
+    r"^train.py .*--warm-head 20": f"{SMALL} {SHORT} --warm-head 1",
     r"^train.py --freeze-trunk --weights tiny$": "",  # the page shows what it prints
-    r"^train.py": f"{SMALL} --epochs 1",
+    r"^train.py": f"{SMALL} {SHORT}",
     r"^-m minigpt explain .*--only": f"{SMALL} --weights tiny",
     r"^-m minigpt explain": f"{SMALL} --weights tiny --only pooling",
     r"^benchmarks/frozen_head.py": SMALL,
