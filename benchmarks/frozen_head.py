@@ -21,13 +21,13 @@ from minigpt.checkpoints import Checkpoint, describe, find_checkpoint, open_toke
 from minigpt.classifier import Classifier
 from minigpt.cli.program import Parser, errors_for_people
 from minigpt.data import tokenize
-from minigpt.datasets.load import load_dataset
+from minigpt.datasets import load_dataset
 from minigpt.fast.frozen import Kept, keep
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze
 from minigpt.head import HEAD, fit_head
 from minigpt.metrics import summarize
-from minigpt.model import initialize
+from minigpt.language.initialize import initialize
 from minigpt.weights import load_trunk, save_trunk
 
 VECTORS = {  # name: pooling, and whether <|endoftext|> follows the text

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 from minigpt.config import GPT2Config
-from minigpt.model import GPT2, initialize
+from minigpt.language.initialize import initialize
+from minigpt.model import GPT2
 from minigpt.weights import save_trunk
 
 START = """

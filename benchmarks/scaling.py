@@ -21,11 +21,12 @@ from minigpt.checkpoints import Checkpoint, find_checkpoint, open_tokenizer
 from minigpt.classifier import Classifier
 from minigpt.config import GPT2Config
 from minigpt.data import Tokens, tokenize
-from minigpt.datasets.load import load_dataset
+from minigpt.datasets import load_dataset
 from minigpt.fast.frozen import keep
 from minigpt.fast.memory import peak_memory
 from minigpt.freeze import freeze
-from minigpt.model import GPT2, initialize
+from minigpt.language.initialize import initialize
+from minigpt.model import GPT2
 from minigpt.weights import load_trunk
 
 LENGTHS = (16, 64, 256, 1024)

@@ -28,7 +28,7 @@ from minigpt.checkpoints import describe, find_checkpoint, open_tokenizer
 from minigpt.classifier import Classifier
 from minigpt.config import GPT2Config
 from minigpt.data import Tokens, tokenize
-from minigpt.datasets.load import load_dataset
+from minigpt.datasets import load_dataset
 from minigpt.fast.frozen import FrozenPart, keep
 from minigpt.fast.memory import peak_memory, reuse_memory
 from minigpt.fast.packed import PackedLinear, can_pack, packed_to_generate
@@ -36,7 +36,8 @@ from minigpt.fit import Recipe, evaluate, fit
 from minigpt.freeze import freeze, names_to_learn
 from minigpt.head import HEAD, fit_head
 from minigpt.language.generate import generate_ids
-from minigpt.model import GPT2, initialize
+from minigpt.language.initialize import initialize
+from minigpt.model import GPT2
 from minigpt.weights import load_trunk, save_trunk
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,34 +1,35 @@
-"""Which tensors learn: the policy, the table of it, and the proof that the rest did not move.
+"""Which tensors are trained: the policy, the table of it, and the proof that the rest is unchanged.
 
-Freezing is decided by the official name of a tensor, in one place: `names_to_learn`.
+Freezing is decided by the official name of a tensor, in one place: `names_to_train`.
 """
 
 import fnmatch
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from minigpt.classifier import Classifier
-from minigpt.edge.errors import InputError
 from minigpt.model import GPT2
-from minigpt.weights import Checkpoint, describe, open_tensors
+from minigpt.weights import open_tensors
 
-PRESETS = {  # of --train-only
+PRESETS = {  # of train_only
     "bitfit": "*.bias",  # Ben Zaken et al. 2021
     "norms": "*ln_?.*",  # gains and biases of the layer norms
 }
 
 
-def names_to_learn(
+def names_to_train(
     trunk: GPT2,
     freeze_trunk: bool = False,
     train_last: int | None = None,
     train_only: str | None = None,
 ) -> set[str]:
-    """Return the official names of the trunk's tensors that learn; the head always does.
+    """Return the official names of the trunk's tensors to train; the head always is.
 
     `freeze_trunk`: none. `train_last` N: those of the last N blocks and of ln_f. `train_only`:
     those that match one of the comma-separated globs, or of a preset's. None of the three: all.
-    Raises InputError.
+    Raises ValueError for what the trunk does not have.
     """
     names = [name for name, _ in trunk.named_parameters()]
     if freeze_trunk:
@@ -36,37 +37,41 @@ def names_to_learn(
     if train_last is not None:
         blocks = len(trunk.h)
         if not 1 <= train_last <= blocks:
-            raise InputError(f"--train-last {train_last}: the trunk has blocks 1 to {blocks}")
+            raise ValueError(f"train-last {train_last}: the trunk has blocks 1 to {blocks}")
         last = tuple(f"h.{i}." for i in range(blocks - train_last, blocks))
         return {name for name in names if name.startswith((*last, "ln_f."))}
     if train_only is not None:
-        learn = set()
-        for glob in train_only.split(","):
-            glob = glob.strip()
+        chosen = set()
+        for glob in map(str.strip, train_only.split(",")):
             matching = set(fnmatch.filter(names, PRESETS.get(glob, glob)))
             if not matching:
-                raise InputError(
-                    f"--train-only {glob!r} matches no tensor; names are like {names[2]}, ln_f.bias"
+                raise ValueError(
+                    f"train-only {glob!r} matches no tensor; names are like {names[2]}, ln_f.bias"
                 )
-            learn |= matching
-        return learn
+            chosen |= matching
+        return chosen
     return set(names)
 
 
-def freeze(model: Classifier, learn: set[str]) -> None:
-    """Let the head and the named tensors of the trunk learn, and nothing else."""
+def freeze(model: Classifier, names: set[str]) -> None:
+    """Make the head and the named tensors of the trunk trainable, and nothing else."""
     for name, parameter in model.transformer.named_parameters():
-        parameter.requires_grad_(name in learn)
+        parameter.requires_grad_(name in names)
     model.score.requires_grad_(True)
 
 
-def train_mode(model: torch.nn.Module) -> None:
-    """Put what learns in training mode and what is frozen in eval mode: it has no dropout then.
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return what is trained, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
-    Modules without tensors of their own (dropout) follow the module they are in, but for the
-    dropout on embeddings, which stands in the trunk and follows the embeddings.
+
+def train_mode(model: nn.Module) -> None:
+    """Put what is trained in training mode, and what is frozen in eval mode: without dropout.
+
+    Modules without tensors of their own (dropout) follow the module they are in, except for the
+    dropout on embeddings, which is in the trunk and follows the embeddings.
     """
-    for module in model.modules():  # from the outside in, so that the inner ones have the last word
+    for module in model.modules():  # from the outside in: the inner ones are set last
         parameters = list(module.parameters())
         if parameters:
             module.train(any(p.requires_grad for p in parameters))
@@ -75,50 +80,47 @@ def train_mode(model: torch.nn.Module) -> None:
 
 
 def count(model: Classifier) -> dict[str, int]:
-    """Return how many numbers learn, and how many there are."""
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """Return how many parameters are trained, and how many there are."""
+    learning = sum(p.numel() for p in trainable(model).values())
     return {"learning": learning, "total": sum(p.numel() for p in model.parameters())}
 
 
 def table(model: Classifier, added: set[str] = frozenset()) -> str:
-    """Return who learns, in lines for a person; blocks alike are on one line.
+    """Return what is trained, as a table to print; equal blocks are on one line.
 
-    What was put on the trunk, `added`, has a line of its own.
+    The parameters that a tuning method added have a line of their own.
     """
     trunk = model.transformer
     groups = {"embeddings": [], **{f"h.{i}": [] for i in range(len(trunk.h))}, "ln_f": []}
     for name, parameter in trunk.named_parameters():
-        first, _, rest = name.partition(".")
-        part = f"h.{rest.partition('.')[0]}" if first == "h" else first
-        part = "put on" if name in added else "embeddings" if first in ("wte", "wpe") else part
+        part = ".".join(name.split(".")[:2]) if name.startswith("h.") else name.split(".")[0]
+        part = "added" if name in added else "embeddings" if part in ("wte", "wpe") else part
         groups.setdefault(part, []).append(parameter)
     groups["score"] = [model.score.weight]
-    rows, counts = [], None  # a row: [first name, last name, parameters, how many of them learn]
+    lines, before = [], None  # a line: [first group, last group, parameters, trainable ones]
     for name, parameters in groups.items():
-        learning = sum(p.numel() for p in parameters if p.requires_grad)
-        before, counts = counts, [sum(p.numel() for p in parameters), learning]
-        if name.startswith("h.") and name != "h.0" and counts == before:
-            rows[-1][1:] = [name, rows[-1][2] + counts[0], rows[-1][3] + counts[1]]
+        sizes = [sum(p.numel() for p in parameters)]
+        sizes.append(sum(p.numel() for p in parameters if p.requires_grad))
+        if name.startswith("h.") and sizes == before:
+            lines[-1] = [lines[-1][0], name, lines[-1][2] + sizes[0], lines[-1][3] + sizes[1]]
         else:
-            rows.append([name, name, *counts])
-    rows.append(["total", "total", *(sum(row[i] for row in rows) for i in (2, 3))])
-    lines = [f"{'':12}{'parameters':>14}{'that learn':>14}"]
-    for first, last, count, learning in rows:
+            lines.append([name, name, *sizes])
+        before = sizes if name.startswith("h.") else None
+    lines.append(["total", "total", *(sum(line[i] for line in lines) for i in (2, 3))])
+    text = [f"{'':12}{'parameters':>14}{'trainable':>14}"]
+    for first, last, parameters, trained in lines:
         name = first if first == last else f"{first} - {last}"
-        lines.append(f"{name:12}{count:14,}{f'{learning:,}' if learning else 'frozen':>14}")
-    return "\n".join(lines)
+        text.append(f"{name:12}{parameters:14,}{f'{trained:,}' if trained else 'frozen':>14}")
+    return "\n".join(text)
 
 
-def frozen_unchanged(model: Classifier, checkpoint: Checkpoint) -> bool:
-    """Compare every frozen tensor of the trunk, bit for bit, with the checkpoint's file.
+def frozen_unchanged(model: Classifier, path: Path) -> bool:
+    """Compare every frozen tensor of the trunk, bit for bit, with the file it was loaded from.
 
-    The file is opened again: what the model holds proves nothing. Raises InputError if it has been
-    replaced in the meantime.
+    The file is opened again: comparing the model with itself would prove nothing.
     """
-    if describe(checkpoint.name, checkpoint.folder).sha256 != checkpoint.sha256:
-        raise InputError(f"{checkpoint.folder} was replaced during the run; train again")
     frozen = {n: p for n, p in model.transformer.named_parameters() if not p.requires_grad}
-    stored = open_tensors(checkpoint, only=frozen)
+    stored = open_tensors(path, only=frozen)
     return all(
         torch.equal(p.detach().cpu().view(torch.int32), stored[name].view(torch.int32))
         for name, p in frozen.items()

@@ -1,25 +1,14 @@
 """A file of texts and labels -> examples. Knows nothing of splits."""
 
 import csv
-import dataclasses
 import io
 import json
 from pathlib import Path
 
+from minigpt.data import Example
 from minigpt.edge.errors import InputError
 
 TEXT_COLUMNS = ("text", "sentence", "content")
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One labelled text."""
-
-    text: str
-    label: str
-    pair: str = ""  # examples of the same pair are twins with opposite labels
-    kind: str = ""
-    split: str = ""
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -33,7 +22,7 @@ def read_examples(path: Path) -> list[Example]:
     if path.suffix not in readers:
         raise InputError(f"{path}: the name of a data file ends in {', '.join(readers)}")
     if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
-        raise InputError(f"{path} is no regular file")
+        raise InputError(f"{path} is not a regular file")
     try:
         content = path.read_bytes().decode("utf-8-sig")  # -sig: without a byte-order mark
     except UnicodeDecodeError as error:

@@ -1,6 +1,6 @@
-"""Jointly or not: every way to tune, from the head alone to everything, on the same texts.
+"""Experiment 7 of `explain`: must the trunk be trained, too, and how much of it?
 
-Each rung is what `train.py` does with these flags; outcomes are kept from run to run.
+Each rung of the ladder is what `train.py` does with these flags; its logits are stored.
 """
 
 import dataclasses
@@ -14,17 +14,18 @@ from tqdm import tqdm
 from minigpt.classifier import Classifier
 from minigpt.cli.choices import parse, settle
 from minigpt.data import Tokens
-from minigpt.explain.bench import Bench, sample
-from minigpt.explain.findings import percent, table
-from minigpt.explain.probes import judge
-from minigpt.explain.states import kept
+from minigpt.explain import figures
+from minigpt.explain.accuracy import accuracy_of, accuracy_table, percent
+from minigpt.explain.study import Study, sample
 from minigpt.fast.frozen import keep
+from minigpt.fast.store import stored
 from minigpt.fit import evaluate
 from minigpt.freeze import count, freeze, names_to_learn
 from minigpt.peft.methods import put_on
 from minigpt.runs.tune import tune
 from minigpt.weights import load_trunk
 
+QUESTION = "Must the trunk be trained, too, and how much of it?"
 RUNGS = {
     "head": ("the head only", "--freeze-trunk"),
     "last_1": ("the last block", "--epochs 4 --train-last 1"),
@@ -35,45 +36,43 @@ RUNGS = {
     "all": ("everything", "--epochs 4"),
     "lp_ft": ("the head, then everything", "--epochs 4 --warm-head 20"),
 }
-CURVES = ("head", "last_1")  # those that are also shown fewer texts
-SIZES, DRAWS = (10, 30, 100, 300), 3  # texts, and samples of each size
+CURVES = ("head", "last_1")  # rungs that are trained on fewer texts, too
+SIZES, SAMPLES = (10, 30, 100, 300), 3  # texts, and samples of each size
 STEPS = 50  # of gradient descent, at least: four epochs of ten texts would be four
-FORMAT = 1  # of an outcome that is kept: raise it when training comes to something else
+FORMAT = 2  # of stored logits: increase it when training gives other results
 
 
-def outcome(bench: Bench, flags: str, train: Tokens) -> tuple[int, torch.Tensor]:  # -> ..., (N, K)
-    """Return how many numbers learn with these flags of train.py, and what test then scores."""
+def train_and_test(study: Study, flags: str, train: Tokens) -> tuple[int, torch.Tensor]:
+    """Train with these flags of train.py; return the number of trainable parameters and the logits
+    of test (N, K).
+    """
     args = parse("", [*shlex.split(flags), "--quiet"])
     torch.manual_seed(args.seed)
-    trunk = load_trunk(bench.checkpoint.folder, args.dropout)
+    trunk = load_trunk(study.checkpoint, args.dropout)
     added = put_on(trunk, vars(args))
     learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)
     vectors = not added and all(trunk.get_parameter(name).dim() < 2 for name in learn)
-    settle(args, bench.checkpoint, vectors, len(train))
-    texts = [
-        shortened(t, args.max_length) for t in (train, bench.tokens["dev"], bench.tokens["test"])
-    ]
-    model = Classifier(trunk, len(bench.labels), args.pool).to(bench.device)
+    settle(args, study.checkpoint, vectors, len(train))
+    splits = (train, study.tokens["dev"], study.tokens["test"])
+    texts = [shortened(split, args.max_length) for split in splits]
+    model = Classifier(trunk, len(study.labels), args.pool).to(study.device)
     freeze(model, learn)
-    about = {
-        "outcome": FORMAT,
+
+    def logits():
+        torch.manual_seed(args.seed)
+        tune(model, learn, *texts[:2], args, study.checkpoint)
+        yield evaluate(model, keep(model, texts[2], study.checkpoint)).numpy()
+
+    made_of = {
+        "ladder": FORMAT,
         "flags": vars(args),
-        "texts": [bench.about(t) | {"labels": t.labels.tolist()} for t in texts],
+        "texts": [study.depends_on(t) | {"labels": t.labels.tolist()} for t in texts],
         "torch": torch.__version__,
     }
-    title = f"test scores of {bench.checkpoint.name}, {flags or 'everything'}, {len(train)} texts"
-    shape = len(texts[2]), len(bench.labels)
-    logits = kept(
-        about, title, shape, lambda: [trained(model, args, learn, texts, bench.checkpoint)]
-    )
-    return count(model)["learning"], torch.tensor(logits)
-
-
-def trained(model: Classifier, args, learn: set, texts: list, checkpoint) -> np.ndarray:  # (N, K)
-    """Train as train.py does; return what the last of three sets of texts then scores."""
-    torch.manual_seed(args.seed)
-    tune(model, learn, *texts[:2], args, checkpoint)
-    return evaluate(model, keep(model, texts[2], checkpoint)).numpy()
+    title = f"test logits of {study.checkpoint.name}, {flags}, {len(train)} texts"
+    shape = len(texts[2]), len(study.labels)
+    array = stored(made_of, title, shape, "<f4", logits)
+    return count(model)["learning"], torch.tensor(array)
 
 
 def shortened(texts: Tokens, most: int) -> Tokens:
@@ -81,66 +80,110 @@ def shortened(texts: Tokens, most: int) -> Tokens:
     return dataclasses.replace(texts, ids=[ids[:most] for ids in texts.ids])
 
 
-def ladder(bench: Bench) -> dict:
-    """Let more and more learn along; and show some of them fewer texts."""
-    train, found = bench.tokens["train"], {}
+def measure(study: Study) -> dict:
+    """Train more and more of the parameters; and some rungs on fewer texts."""
+    train, rungs = study.tokens["train"], {}
     sizes = [n for n in SIZES if n < len(train)]
-    jobs = len(RUNGS) + len(CURVES) * len(sizes) * DRAWS
-    with tqdm(total=jobs, desc="ladder", disable=bench.quiet or None, leave=False) as bar:
+    jobs = len(RUNGS) + len(CURVES) * len(sizes) * SAMPLES
+    with tqdm(total=jobs, desc="ladder", disable=study.quiet or None, leave=False) as bar:
         for key, (title, flags) in RUNGS.items():
-            learning, logits = outcome(bench, flags, train)
-            figures = judge(logits, bench.examples("test"), bench.labels, bench.seed)
-            found[key] = {"title": title, "flags": flags, "learning": learning} | figures
+            trainable, logits = train_and_test(study, flags, train)
+            accuracy = accuracy_of(logits, study.examples("test"), study.labels, study.seed)
+            rungs[key] = {"title": title, "flags": flags, "learning": trainable} | accuracy
             bar.update()
-        curves = {key: [with_few(bench, key, n, bar) for n in sizes] for key in CURVES}
+        curves = {key: [with_few_texts(study, key, n, bar) for n in sizes] for key in CURVES}
     for key, points in curves.items():
-        points.append({"texts": len(train), "accuracy": found[key]["accuracy"]})
-    head, best = found["head"], max(found.values(), key=lambda row: row["accuracy"])
+        points.append({"texts": len(train), "accuracy": rungs[key]["accuracy"]})
+    head, best = rungs["head"], max(rungs.values(), key=lambda row: row["accuracy"])
     gain = 100 * (best["accuracy"] - head["accuracy"])
-    within = [row for row in found.values() if row["interval"][1] >= best["accuracy"]]
-    least = min(within, key=lambda row: row["learning"])
+    overlapping = [row for row in rungs.values() if row["interval"][1] >= best["accuracy"]]
+    fewest = min(overlapping, key=lambda row: row["learning"])
     return {
-        "question": "Must the trunk learn along, and how much of it?",
-        "headline": f"A head on a frozen trunk gets {percent(head['accuracy'], 0)}; tuning adds "
-        f"{gain:.0f} points at most",
-        "finding": f"The head alone gets {percent(head['accuracy'])}. The most is "
-        f"{percent(best['accuracy'])} ({best['title']}): {gain:.1f} points more. The fewest "
-        f"numbers whose interval reaches as far: "
-        f"{least['learning']:,} ({least['title']}, {percent(least['accuracy'])}).",
-        "chance": bench.chance,
-        "table": with_counts(found),
-        "rungs": found,
+        "question": QUESTION,
+        "headline": f"A head on a frozen trunk: {percent(head['accuracy'], 0)}; training more "
+        f"adds at most {gain:.0f} points",
+        "finding": f"The head alone has an accuracy of {percent(head['accuracy'])}. The highest is "
+        f"{percent(best['accuracy'])} ({best['title']}), {gain:.1f} points more. The fewest "
+        f"trainable parameters whose interval includes it are {fewest['learning']:,} "
+        f"({fewest['title']}, {percent(fewest['accuracy'])}).",
+        "chance": study.chance,
+        "table": table_with_parameters(rungs),
+        "rungs": rungs,
         "curves": curves,
-        "draws": DRAWS,
-        "dev": len(bench.tokens["dev"]),
+        "draws": SAMPLES,
+        "dev": len(study.tokens["dev"]),
     }
 
 
-def with_few(bench: Bench, key: str, n: int, bar) -> dict:
-    """Return the accuracy of a rung after `n` texts: the mean of some samples, and their range."""
-    right, flags = [], RUNGS[key][1]
+def with_few_texts(study: Study, key: str, n: int, bar) -> dict:
+    """Return the accuracy of a rung trained on `n` texts: the mean of samples, and their range."""
+    accuracies, flags = [], RUNGS[key][1]
     if key != "head":
         epochs = max(4, math.ceil(STEPS / math.ceil(n / 32)))
         flags += f" --epochs {epochs}"
-    for draw in range(DRAWS):
-        _, logits = outcome(bench, flags, few_texts(bench, n, draw))
-        right.append((logits.argmax(1) == bench.classes["test"]).double().mean().item())
+    for seed in range(SAMPLES):
+        _, logits = train_and_test(study, flags, few_texts(study, n, seed))
+        correct = logits.argmax(1) == study.classes["test"]
+        accuracies.append(correct.double().mean().item())
         bar.update()
-    return {"texts": n, "accuracy": float(np.mean(right)), "range": [min(right), max(right)]}
+    mean = float(np.mean(accuracies))
+    return {"texts": n, "accuracy": mean, "range": [min(accuracies), max(accuracies)]}
 
 
-def with_counts(found: dict) -> dict:
-    """Return the table of the rungs, with how many numbers learn."""
-    cells = table("what learns", {row["title"]: row for row in found.values()})
-    cells["columns"].insert(1, "numbers that learn")
-    for line, row in zip(cells["rows"], found.values(), strict=True):
-        line.insert(1, f"{row['learning']:,}")
-    return cells
+def few_texts(study: Study, n: int, seed: int) -> Tokens:
+    """Return about `n` texts of train: whole pairs, labels in the same proportions."""
+    chosen = {id(e) for e in sample(study.examples("train"), n, seed)}
+    indices = [i for i, e in enumerate(study.examples("train")) if id(e) in chosen]
+    texts = study.tokens["train"]
+    return Tokens([texts.ids[i] for i in indices], texts.labels[torch.tensor(indices)])
 
 
-def few_texts(bench: Bench, n: int, draw: int) -> Tokens:
-    """Return about `n` texts of train, by `draw`: twins together, labels in the same shares."""
-    chosen = {id(e) for e in sample(bench.examples("train"), n, draw)}
-    rows = [i for i, e in enumerate(bench.examples("train")) if id(e) in chosen]
-    texts = bench.tokens["train"]
-    return Tokens([texts.ids[i] for i in rows], texts.labels[torch.tensor(rows)])
+def table_with_parameters(rungs: dict) -> dict:
+    table = accuracy_table("trained", {row["title"]: row for row in rungs.values()})
+    table["columns"].insert(1, "trainable parameters")
+    for cells, row in zip(table["rows"], rungs.values(), strict=True):
+        cells.insert(1, f"{row['learning']:,}")
+    return table
+
+
+def draw(result: dict):
+    """Draw accuracy over the number of trainable parameters, and over that of labelled texts."""
+    figure, (top, below) = figures.canvas(8.4, rows=2, gridspec_kw={"height_ratios": [3, 2]})
+    draw_rungs(top, sorted(result["rungs"].values(), key=lambda row: row["learning"]))
+    draw_curves(below, result)
+    for axes in (top, below):
+        figures.reference_line(axes, result["chance"], "chance")
+        figures.percent_axis(axes.yaxis)
+        axes.set_ylabel("test accuracy")
+    figures.title(figure, result)
+    return figure
+
+
+def draw_rungs(axes, rungs: list[dict]) -> None:
+    axes.set_xscale("log")
+    x = 0.0
+    for row in rungs:
+        x = max(row["learning"], 1.3 * x)  # side by side where the number is the same
+        colour = figures.RED if row["flags"] == "--freeze-trunk" else figures.BLUE
+        low, high = row["interval"]
+        axes.vlines(x, low, high, colour, lw=2)
+        axes.plot(x, row["accuracy"], "o", color=colour, ms=8)
+        axes.annotate(
+            row["title"], (x, low), (0, -6), textcoords="offset points", rotation=90,
+            ha="center", va="top", fontsize=10,
+        )  # fmt: skip
+    axes.set_xlabel("trainable parameters")
+    axes.margins(x=0.08, y=0.06)
+
+
+def draw_curves(axes, result: dict) -> None:
+    colours = (figures.RED, figures.BLUE, figures.GREEN)
+    for (key, points), colour, mark in zip(result["curves"].items(), colours, "oDs", strict=False):
+        x = [point["texts"] for point in points]
+        title = result["rungs"][key]["title"]
+        figures.line(axes, x, points, colour, mark, title, "range")
+    axes.set_xscale("log")
+    axes.set_xticks(x, x)
+    axes.minorticks_off()
+    axes.set_xlabel(f"labelled texts to train on, besides the {result['dev']} of dev")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.12))

@@ -8,7 +8,7 @@ import torch
 from minigpt.checkpoints import OFFICIAL, Checkpoint, read_vocabulary
 from minigpt.edge.errors import InputError
 from minigpt.edge.files import write_folder
-from minigpt.peft.methods import merge, method_of
+from minigpt.peft import merge, method_of
 from minigpt.runs.folder import Run, check_out, load_run
 from minigpt.tokenizer import END_OF_TEXT
 

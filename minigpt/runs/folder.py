@@ -1,16 +1,14 @@
-"""A run's folder: what it learned, what it stands on, and its figures.
+"""A run's folder: what was trained, the weights it belongs to, and its results.
 
 metrics.json          how good it is
 run.json              the recipe, the labels, and the base weights by name and sha256
-learned.safetensors   the tensors that learned, under their official names, and no others
+learned.safetensors   the tensors that were trained, under their official names, and no others
 history.jsonl         a line for each evaluation
-state.safetensors     where it stands, while it trains (journal.py)
+state.safetensors     where it is, while it trains (journal.py)
 """
 
-import contextlib
 import dataclasses
 import json
-import tempfile
 from pathlib import Path
 from shlex import quote
 
@@ -19,23 +17,23 @@ import safetensors.torch
 import tiktoken
 import torch
 
-from minigpt.checkpoints.score import read_head
+from minigpt.checkpoints import read_head
+from minigpt.checkpoints.find import Checkpoint, describe, find_checkpoint, open_tokenizer
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.edge import fields, files
 from minigpt.edge.errors import InputError, first_few
-from minigpt.freeze import freeze
-from minigpt.peft.methods import METHODS, put_on, room_for_text
+from minigpt.fast.partial import PartialClassifier
+from minigpt.freeze import freeze, trainable
+from minigpt.peft import METHODS, put_on, room_for_text
 from minigpt.runs.journal import STATE
-from minigpt.runs.snapshot import learning_of
-from minigpt.tokenizer import load_tokenizer
-from minigpt.weights import Checkpoint, describe, find_checkpoint, load_trunk
+from minigpt.weights import load_trunk
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained classifier, ready to read texts, and what it stands on."""
+    """A trained classifier, ready to read texts, and the weights it belongs to."""
 
-    model: Classifier
+    model: PartialClassifier
     tokenizer: tiktoken.Encoding
     labels: tuple[str, ...]
     recipe: dict  # every flag of train.py; of a folder of transformers, those that reading needs
@@ -72,13 +70,27 @@ def check_out(out: str | None, flag: str = "--out") -> Path | None:
     return folder
 
 
+def build(
+    checkpoint: Checkpoint, recipe: dict, classes: int, dropout: float | None = None
+) -> tuple[PartialClassifier, set[str]]:
+    """Build the classifier that a recipe describes, on the weights of a checkpoint.
+
+    A recipe has the flags of train.py: here those of the tuning method, "pool" and "dtype". Also
+    returns the names of the parameters that the tuning method added. Raises InputError for what
+    does not fit the trunk.
+    """
+    trunk = load_trunk(checkpoint.folder, dropout)
+    added = put_on(trunk, recipe)
+    dtype = getattr(torch, recipe["dtype"])
+    return PartialClassifier(trunk, classes, recipe["pool"], dtype), added
+
+
 def save_run(folder: Path, model: Classifier, metrics: dict) -> None:
-    """Write what a run has come to beside its history. With run.json, the last, it is finished."""
+    """Write a run's results beside its history. With run.json, the last file, it is finished."""
     learned = {
-        name.removeprefix("transformer."): p.detach().cpu()
-        for name, p in learning_of(model).items()
+        name.removeprefix("transformer."): p.detach().cpu() for name, p in trainable(model).items()
     }
-    about = {
+    run = {
         "weights": metrics["weights"],
         "labels": metrics["data"]["labels"],
         "recipe": metrics["recipe"],
@@ -87,7 +99,7 @@ def save_run(folder: Path, model: Classifier, metrics: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / "learned.safetensors", learned)
     files.write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    files.write(folder / "run.json", json.dumps(about, indent=2) + "\n")
+    files.write(folder / "run.json", json.dumps(run, indent=2) + "\n")
     (folder / STATE).unlink(missing_ok=True)
 
 
@@ -97,65 +109,75 @@ def load_run(folder: str, device: str = "cpu") -> Run:
     Also opens a folder of a GPT2ForSequenceClassification, with its `score` as the head.
     """
     if Path(folder, "config.json").is_file() and not Path(folder, "run.json").exists():
-        return load_foreign(folder, device)
-    about = read_run_json(Path(folder))
-    base, recipe, labels = about["weights"], about["recipe"], tuple(about["labels"])
-    try:
-        checkpoint = find_checkpoint(base["name"])
-    except InputError as error:
-        raise InputError(f"{folder} stands on weights that cannot be had: {error}") from None
-    if checkpoint.sha256 != base["sha256"]:
-        raise InputError(
-            f"{folder} was trained on weights with sha256 {base['sha256']}, but {base['name']} now "
-            f"has {checkpoint.sha256}; bring back the weights it was trained on"
-        )
-    dtype = getattr(torch, recipe["dtype"])
-    trunk = load_trunk(checkpoint)
+        return load_transformers(folder, device)
+    saved = read_run_json(Path(folder))
+    recipe, labels = saved["recipe"], tuple(saved["labels"])
+    checkpoint = base_of(folder, saved["weights"])
     try:
         with torch.random.fork_rng():  # the random values it starts with are replaced below
-            added = put_on(trunk, recipe)
+            model, added = build(checkpoint, recipe, len(labels))
     except InputError as error:
         raise InputError(f"{folder}/run.json does not fit its weights: {error}") from None
-    model = Classifier(trunk, len(labels), recipe["pool"], dtype)
-    parameters = {name.removeprefix("transformer."): p for name, p in model.named_parameters()}
-    path = files.part_of(Path(folder), "learned.safetensors")
+    least, most = room_for_text(checkpoint.config, recipe)
+    if not least <= recipe["max_length"] <= most:
+        raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
+    learned = read_learned(Path(folder), model, {*saved["learned"]} | added)
+    # Nothing is trained any more; but in bfloat16, what was is computed in float32 where it can be
+    freeze(model, {*saved["learned"]} if model.dtype != torch.float32 else set())
+    model.load_state_dict(learned, strict=False)
+    tokenizer = open_tokenizer(checkpoint)
+    return Run(model.eval().to(device), tokenizer, labels, recipe, checkpoint)
+
+
+def base_of(folder: str, weights: dict) -> Checkpoint:
+    """Return the checkpoint that a run was trained on. Raises InputError if it is another one."""
+    name, sha256 = weights["name"], weights["sha256"]
     try:
-        learned = safetensors.torch.load_file(path)
+        checkpoint = find_checkpoint(name)
+    except InputError as error:
+        raise InputError(f"{folder} needs the weights it was trained on: {error}") from None
+    if checkpoint.sha256 != sha256:
+        raise InputError(
+            f"{folder} was trained on weights with sha256 {sha256}, but {name} now has "
+            f"{checkpoint.sha256}; bring back the weights it was trained on"
+        )
+    return checkpoint
+
+
+def read_learned(folder: Path, model: Classifier, names: set[str]) -> dict[str, torch.Tensor]:
+    """Return the tensors of learned.safetensors, by the model's names. Raises InputError.
+
+    `names` are those that must be there, and all of them.
+    """
+    path = files.part_of(folder, "learned.safetensors")
+    parameters = {name.removeprefix("transformer."): name for name, _ in model.named_parameters()}
+    try:
+        tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error})") from None
-    wrong = learned.keys() ^ set(about["learned"])  # one has it, the other has not
-    wrong |= added - learned.keys()
-    for name, tensor in learned.items():
-        fits = name in parameters and tensor.shape == parameters[name].shape
+    wrong = tensors.keys() ^ names
+    for name, tensor in tensors.items():
+        fits = name in parameters and tensor.shape == model.get_parameter(parameters[name]).shape
         if not fits or tensor.dtype != torch.float32 or not tensor.isfinite().all():
             wrong.add(name)
     if wrong:
         raise InputError(f"{path} does not fit: {first_few(sorted(wrong))}")
-    least, most = room_for_text(checkpoint.config, recipe)
-    if not least <= recipe["max_length"] <= most:
-        raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
-    # Nothing learns any more; but in bfloat16, what did is computed more finely than the rest
-    freeze(model, learned.keys() if dtype != torch.float32 else set())
-    with torch.no_grad():
-        for name, tensor in learned.items():
-            parameters[name].copy_(tensor)
-    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
-    return Run(model.eval().to(device), tokenizer, labels, recipe, checkpoint)
+    return {parameters[name]: tensor for name, tensor in tensors.items()}
 
 
-def load_foreign(folder: str, device: str) -> Run:
+def load_transformers(folder: str, device: str) -> Run:
     """Open a GPT2ForSequenceClassification that transformers, or our export, has written."""
     checkpoint = describe(str(Path(folder).resolve()), Path(folder))
     head = read_head(checkpoint)
     if head is None:
         raise InputError(f"{folder} has no `score`; train one: train.py --weights {folder}")
     if len(head.labels) < 2 or head.problem not in (None, "single_label_classification"):
-        raise InputError(f"{folder} is no choice among classes, but {head.problem or 'one score'}")
-    model = Classifier(load_trunk(checkpoint), len(head.labels))
+        raise InputError(f"{folder} does not choose among classes: {head.problem or 'one score'}")
+    recipe = {"append_end": head.append_end, "max_length": head.max_length}
+    model, _ = build(checkpoint, recipe | {"pool": "last", "dtype": "float32"}, len(head.labels))
     model.score.load_state_dict({"weight": head.score})
     freeze(model, set())
-    tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config.vocab_size)
-    recipe = {"append_end": head.append_end, "max_length": head.max_length}
+    tokenizer = open_tokenizer(checkpoint)
     return Run(model.eval().to(device), tokenizer, head.labels, recipe, checkpoint)
 
 

@@ -1,56 +1,58 @@
-"""Training, from flags to weights: the head on a frozen trunk, then whatever else learns.
+"""Training, from a recipe to weights: the head on a frozen trunk, then whatever else is trained.
 
-What does not learn is computed once, and each phase starts from there.
+What is not trained is computed once, and each phase starts from there.
 """
 
 import dataclasses
 
-from minigpt.classifier import Classifier
+from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import Tokens
-from minigpt.fast.frozen import keep
-from minigpt.fit import fit, recipe_of
+from minigpt.fast.frozen import precompute
+from minigpt.fast.partial import PartialClassifier
+from minigpt.fit import Recipe, Training
 from minigpt.freeze import freeze
 from minigpt.head import HEAD, fit_head
-from minigpt.parallel.group import ALONE, Group
 from minigpt.runs.journal import Journal
-from minigpt.runs.report import Clock
-from minigpt.weights import Checkpoint
+
+
+def recipe_of(settings: dict) -> Recipe:
+    """Pick a recipe out of settings of the same names."""
+    return Recipe(**{field.name: settings[field.name] for field in dataclasses.fields(Recipe)})
 
 
 def tune(
-    model: Classifier,
-    learn: set[str],
+    model: PartialClassifier,
+    names: set[str],
     train: Tokens,
     dev: Tokens,
-    args,
+    settings: dict,
     checkpoint: Checkpoint,
-    group: Group = ALONE,
     journal: Journal | None = None,
-    clock: Clock | None = None,
-) -> dict:
-    """Train the head and what `learn` names, as the flags of train.py say.
+) -> Training:
+    """Train the head and the named tensors of the trunk, as the settings of train.py say.
 
-    Returns the line of history of the epoch that is kept. A run that is resumed goes on where its
-    journal stopped.
+    Returns the training at its end. A run that is resumed goes on where its journal stopped.
     """
-    journal, clock = journal or Journal(), clock or Clock()
+    journal, recipe = journal or Journal(), recipe_of(settings)
+    head_alone, warm_up = settings["freeze_trunk"], settings["warm_head"]
 
-    def states():
-        found = [keep(model, texts, checkpoint, group, args.quiet) for texts in (train, dev)]
-        clock.lap("frozen")
-        return found
+    def computed():
+        splits = [
+            precompute(model, texts, checkpoint, journal.group, journal.quiet)
+            for texts in (train, dev)
+        ]
+        journal.clock.lap("frozen")
+        return splits
 
-    recipe = recipe_of(vars(args))
-    if args.freeze_trunk or (args.warm_head and not journal.is_past("head")):
+    if head_alone or (warm_up and not journal.is_past("head")):
         freeze(model, set())
-        vectors, first = states(), recipe
-        if args.warm_head:  # --epochs, --lr and --weight-decay are for what comes after
+        first = recipe
+        if warm_up:  # --epochs, --lr and --weight-decay are for what comes after
             own = {"lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
-            first = dataclasses.replace(recipe, epochs=args.warm_head, **own)
-        kept, _ = fit_head(model, *vectors, first, group, args.quiet, journal)
-        clock.lap("fit")
-    freeze(model, learn)
-    if not args.freeze_trunk:
-        kept, _ = fit(model, *states(), recipe, group, args.quiet, journal)
-        clock.lap("fit")
-    return kept
+            first = dataclasses.replace(recipe, epochs=warm_up, **own)
+        t = fit_head(model.score, *computed(), first, journal.run("head"))
+    freeze(model, names)
+    if not head_alone:
+        t = Training.of(model, recipe, len(train))
+        journal.run("trunk")(t, *computed())
+    return t

@@ -29,7 +29,7 @@ import train
 from minigpt.checkpoints import describe, open_tokenizer, read_head
 from minigpt.cli.predict import Skipped, lines_of
 from minigpt.cli.program import errors_for_people
-from minigpt.datasets.load import load_dataset
+from minigpt.datasets import load_dataset
 from minigpt.edge.errors import InputError, one_line
 from minigpt.fast import store as cache
 from minigpt.runs.folder import load_run

@@ -13,9 +13,9 @@ from conftest import LORA, ROOT, files_of
 from safetensors.torch import load_file, save_file
 
 from minigpt.checkpoints import find_checkpoint
-from minigpt.datasets.load import load_dataset
+from minigpt.datasets import load_dataset
 from minigpt.metrics import wilson_interval
-from minigpt.model import initialize
+from minigpt.language.initialize import initialize
 from minigpt.weights import load_trunk, save_trunk
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from minigpt.checkpoints import find_checkpoint, open_tokenizer
 from minigpt.classifier import Classifier
 from minigpt.data import shuffled_batches, tokenize
-from minigpt.datasets.load import load_dataset
+from minigpt.datasets import load_dataset
 from minigpt.edge.errors import InputError
 from minigpt.fast.frozen import Kept, keep
 from minigpt.fit import Recipe, evaluate, fit, learning_rate, make_optimizer

@@ -8,7 +8,8 @@ from common import oracle_of
 from conftest import random_trunk
 
 from minigpt.language.generate import generate_ids, generate_text
-from minigpt.model import Past, attention, fused_attention, initialize
+from minigpt.language.initialize import initialize
+from minigpt.model import Past, attention, fused_attention
 from minigpt.tokenizer import load_tokenizer
 
 transformers = pytest.importorskip("transformers")

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from minigpt.datasets.load import BUNDLED, load_dataset
+from minigpt.datasets.splits import BUNDLED, load_dataset
 
 FILE = BUNDLED / "mirrored.tsv"
 HEADER, *LINES = FILE.read_text(encoding="utf-8").removesuffix("\n").split("\n")

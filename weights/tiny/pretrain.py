@@ -26,7 +26,8 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from minigpt.config import GPT2Config
-from minigpt.model import GPT2, attention, initialize
+from minigpt.language.initialize import initialize
+from minigpt.model import GPT2, attention
 from minigpt.tokenizer import END_OF_TEXT, load_tokenizer
 from minigpt.weights import save_trunk
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minigpt.checkpoints.hub import from_hub
-from minigpt.datasets.formats import Example, read_examples
+from minigpt.checkpoints import from_hub
+from minigpt.data import Example
+from minigpt.datasets.formats import read_examples
 from minigpt.edge.errors import InputError, first_few
 
 BUNDLED = Path(__file__).parent
@@ -33,28 +34,11 @@ class Dataset:
 
 
 def load_dataset(name: str, seed: int) -> Dataset:
-    """Load `mirrored`, `sst2`, a file or a folder, as --data names it, in three splits.
+    """Load what --data names, `mirrored`, `sst2`, a file or a folder, in three splits.
 
-    A single file is split 80/10/10 by the seed, each label in the same shares, unless it has a
-    column `split`. A folder without a dev file gives a tenth of train for it. Raises InputError.
+    Raises InputError for what cannot be learned from.
     """
-    path = Path(name)
-    if name == "mirrored":
-        splits = split_of_column(read_examples(BUNDLED / "mirrored.tsv"), name)
-    elif name == "sst2":
-        splits = {split: read_examples(file) for split, file in sst2_files().items()}
-    elif path.is_dir():
-        splits = read_folder(path)
-    elif path.is_file():
-        examples = read_examples(path)
-        if any(e.split for e in examples):
-            splits = split_of_column(examples, name)
-        else:
-            rest, test = split_off(examples, 0.1, seed)
-            train, dev = split_off(rest, 1 / 9, seed)
-            splits = {"train": train, "dev": dev, "test": test}
-    else:
-        raise InputError(f"--data {name}: no such file; say mirrored, sst2, a file or a folder")
+    splits = read_splits(name, seed)
     if not splits.get("dev") and splits.get("train"):
         splits["train"], splits["dev"] = split_off(splits["train"], 0.1, seed)
     for split in SPLITS:
@@ -72,9 +56,32 @@ def load_dataset(name: str, seed: int) -> Dataset:
         if unknown := {e.label for e in examples} - {*labels}:
             raise InputError(
                 f"--data {name}: {split} has the label {first_few(sorted(unknown))}, which train "
-                f"never shows (its labels: {first_few(labels)}); is the text in the first column?"
+                f"does not have (its labels: {first_few(labels)}); is text in the first column?"
             )
     return Dataset(name, labels, **splits)
+
+
+def read_splits(name: str, seed: int) -> dict[str, list[Example]]:
+    """Return the examples of each split; dev may be missing or empty. Raises InputError.
+
+    A single file is split 80/10/10 by the seed, each label in the same shares, unless it has a
+    column `split`.
+    """
+    path = Path(name)
+    if name == "mirrored":
+        return split_of_column(read_examples(BUNDLED / "mirrored.tsv"), name)
+    if name == "sst2":
+        return {split: read_examples(file) for split, file in sst2_files().items()}
+    if path.is_dir():
+        return read_folder(path)
+    if not path.is_file():
+        raise InputError(f"--data {name}: no such file; say mirrored, sst2, a file or a folder")
+    examples = read_examples(path)
+    if any(e.split for e in examples):
+        return split_of_column(examples, name)
+    rest, test = split_off(examples, 0.1, seed)
+    train, dev = split_off(rest, 1 / 9, seed)
+    return {"train": train, "dev": dev, "test": test}
 
 
 def label_names(examples: list[Example]) -> tuple[str, ...]:
@@ -112,16 +119,17 @@ def split_of_column(examples: list[Example], name: str) -> dict[str, list[Exampl
 def split_off(examples: list[Example], share: float, seed: int):
     """Cut the same share off each label, at random by the seed; return (the rest, the share).
 
-    Twins, where there are any, stay together.
+    Examples of the same pair stay together, however many there are: they are too much alike for
+    one to test what was learned from the other.
     """
-    twins = defaultdict(list)
+    together = defaultdict(list)
     for i, example in enumerate(examples):
-        twins[example.pair or i].append(i)
-    alike = defaultdict(list)
-    for rows in twins.values():
-        alike[tuple(sorted(examples[i].label for i in rows))].append(rows)
+        together[example.pair or i].append(i)
+    strata = defaultdict(list)  # by their labels: [the indices that stay together, ...]
+    for indices in together.values():
+        strata[tuple(sorted(examples[i].label for i in indices))].append(indices)
     random, chosen = np.random.default_rng(seed), set()
-    for _, groups in sorted(alike.items()):
+    for _, groups in sorted(strata.items()):
         for i in random.permutation(len(groups))[: round(share * len(groups))]:
             chosen.update(groups[i])
     rest = [e for i, e in enumerate(examples) if i not in chosen]
