@@ -279,7 +279,7 @@ BAD_FLAGS = {
     "--weights nowhere": "no such folder",
     "--data nowhere.tsv": "no such file",
     "--out full": "is not empty",
-    "--out texts.tsv": "is not empty",
+    "--out texts.tsv": "is a file, not a folder",
 }
 
 

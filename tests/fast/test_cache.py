@@ -149,24 +149,3 @@ def test_two_processes_may_want_the_same_at_once(own_cache):
     processes = [subprocess.Popen([sys.executable, "-c", WRITE], cwd=ROOT) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert {p.name for p in (own_cache / "states").iterdir()} == {x * 32 for x in "abcde"}
-
-
-def test_a_hash_is_computed_once_until_the_file_changes(tmp_path, monkeypatch, own_cache):
-    path = tmp_path / "file"
-    path.write_bytes(b"one")
-    now = time.time_ns()
-    monkeypatch.setattr(cache.time, "time_ns", lambda: now + 10**10)  # the file is not that fresh
-    first = cache.sha256_of(path)
-    compute = cache.hashlib.file_digest
-    monkeypatch.setattr(cache.hashlib, "file_digest", None)  # would fail if it were called
-    assert cache.sha256_of(path) == first
-    monkeypatch.setattr(cache.hashlib, "file_digest", compute)
-    path.write_bytes(b"two")
-    second = cache.sha256_of(path)
-    assert second != first
-    monkeypatch.undo()
-    monkeypatch.setenv("MINIGPT_CACHE", str(own_cache))
-    path.write_bytes(b"TWO")
-    third = cache.sha256_of(path)
-    path.write_bytes(b"tow")  # within the same clock tick, perhaps: so fresh a file is read again
-    assert cache.sha256_of(path) not in (first, second, third)
