@@ -408,8 +408,8 @@ def test_explain_takes_what_comes(run, checkpoint, tmp_path, monkeypatch):
     ("flags", "said"),
     [
         (["--only", "pooling,cats"], "--only cats: no such experiment; there are pooling, where,"),
-        (["--out", "texts.tsv"], "is no folder"),
-        (["--out", "."], "not of an earlier explain"),
+        (["--out", "texts.tsv"], "is a file, not a folder"),
+        (["--out", "."], "has no results.json of an earlier result"),
         (["--data", "nowhere"], "no such file"),
         (["--only", "where", "--text", "a text"], "--text is for the experiment `reading`"),
     ],
