@@ -9,7 +9,7 @@ from minigpt.edge.errors import InputError
 
 
 class NoNetwork(InputError):
-    """A repository is neither in the Hub cache nor to be reached."""
+    """A repository is not in the Hub cache, and the Hub cannot be reached."""
 
 
 def from_hub(
@@ -31,7 +31,7 @@ def from_hub(
     try:
         return fetch(offline=True)
     except HFValidationError as error:
-        raise InputError(f"{repository} is no name of a Hub repository: {error}") from None
+        raise InputError(f"{repository} is not a name of a Hub repository: {error}") from None
     except LocalEntryNotFoundError:
         pass
     if not reachable(huggingface_hub.hf_hub_url(repository, files[0], repo_type=kind)):
@@ -50,7 +50,8 @@ def from_hub(
 def reachable(url: str, seconds: float = 3.0) -> bool:
     """Return whether the Hub answers, in bounded time even where the look-up of its name hangs.
 
-    Any answer will do, but that of a proxy or a login page in between: the Hub's own says more.
+    Any answer counts but an error of a proxy or a login page in between; the Hub's own errors,
+    which have a header of theirs, are reported by the download.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session
@@ -60,7 +61,7 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
     answered = threading.Event()
 
     def ask():
-        with contextlib.suppress(Exception):  # whatever it is, it cannot be had
+        with contextlib.suppress(Exception):  # whatever is wrong, nothing can be downloaded
             answer = get_session().head(url, timeout=seconds, headers=build_hf_headers())
             if answer.status_code < 400 or "x-error-code" in answer.headers:
                 answered.set()
