@@ -70,7 +70,9 @@ def job(typed, clock, group):
         tokenize(split, dataset.labels, tokenizer, settings["max_length"], typed.append_end)
         for split in (dataset.train, dataset.dev, dataset.test)
     )
-    say(f"{checkpoint.name} on {dataset.name}: {len(train)} texts, {len(dev)} dev, {len(test)} test")
+    say(
+        f"{checkpoint.name} on {dataset.name}: {len(train)} texts, {len(dev)} dev, {len(test)} test"
+    )
     if truncated := train.truncated + dev.truncated + test.truncated:
         limit = settings["max_length"]
         say(f"{truncated} of them are longer than {limit} tokens and were cut at the end")
@@ -87,7 +89,9 @@ def job(typed, clock, group):
     state = read_state(out, header, clock) if typed.resume else None
     folder, quiet = out or run_name(settings, dataset.name), typed.quiet
     torch.manual_seed(typed.seed + group.rank)  # each process has its own dropout
-    with Journal(folder, out is None, header, typed.save_every, group, clock, quiet, state) as journal:
+    with Journal(
+        folder, out is None, header, typed.save_every, group, clock, quiet, state
+    ) as journal:
         t = tune(model, names, train, dev, settings, checkpoint, journal)
 
         # 5. Test once, and prove that what was frozen is still what was loaded

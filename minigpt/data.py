@@ -1,16 +1,38 @@
-"""Examples -> token ids -> right-padded batches. Knows nothing of files or models."""
+"""Labelled texts -> token ids -> right-padded batches. Knows nothing of files or models."""
 
 import dataclasses
-import hashlib
+from collections import defaultdict
 
 import numpy as np
 import tiktoken
 import torch
 
-from minigpt.datasets.formats import Example
 from minigpt.tokenizer import LONGEST
 
-# B texts in a batch, T tokens in the longest of them
+# N texts, B of them in a batch, T tokens in the longest of those
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One labelled text."""
+
+    text: str
+    label: str
+    pair: str = ""  # two examples of the same pair have opposite labels
+    kind: str = ""  # what makes the text hard, such as a negation
+    split: str = ""
+
+
+def pairs_of(examples: list[Example]) -> list[list[int]]:
+    """Return the indices of the two examples of each pair, in the order of the first of them.
+
+    A pair of which there are not exactly two is left out.
+    """
+    members = defaultdict(list)
+    for i, example in enumerate(examples):
+        if example.pair:
+            members[example.pair].append(i)
+    return [pair for pair in members.values() if len(pair) == 2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,34 +40,27 @@ class Tokens:
     """Texts as token ids, and their classes: what a model reads."""
 
     ids: list[np.ndarray]  # one array of ids a text, none empty
-    labels: torch.Tensor  # (texts,)
+    labels: torch.Tensor  # (N,)
     truncated: int = 0  # how many texts were longer than the limit
 
     def __len__(self):
         return len(self.ids)
 
     @property
-    def lengths(self) -> np.ndarray:  # (texts,)
+    def lengths(self) -> np.ndarray:  # (N,)
         return np.array([len(ids) for ids in self.ids])
 
     @property
-    def rows(self) -> np.ndarray:  # (texts,)
-        """What each text takes of a batch: one row for each of its tokens."""
+    def sizes(self) -> np.ndarray:  # (N,)
+        """How much of a batch each text takes: one row for each of its tokens."""
         return self.lengths
 
-    def sha256(self) -> str:
-        """Return a hash of the ids alone, which stand for texts, tokenizer and limits in one."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.lengths))
-        for text in self.ids:
-            digest.update(text)
-        return digest.hexdigest()
-
-    def batch(self, rows: np.ndarray):  # -> ((B, T), (B,)), (B,)
-        """Return (ids, lengths), labels: ids padded on the right, where no real token looks."""
-        ids = [torch.from_numpy(self.ids[i]) for i in rows]
+    def batch(self, texts: np.ndarray):  # (B,) indices -> ((B, T), (B,)), (B,)
+        """Return (ids, lengths), labels: padded on the right, to which no real token attends."""
+        ids = [torch.from_numpy(self.ids[i]) for i in texts]
         lengths = torch.tensor([len(text) for text in ids])
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-        return (padded, lengths), self.labels[torch.from_numpy(rows)]
+        return (padded, lengths), self.labels[torch.from_numpy(texts)]
 
 
 def tokenize(
@@ -62,25 +77,19 @@ def tokenize(
     """
     end = [tokenizer.eot_token] if append_end else []
     room = max_length - len(end)
-    rows, truncated = [], 0
-    texts = [e.text[: LONGEST * max_length] for e in examples]  # more could not be within the limit
+    encoded, truncated = [], 0
+    texts = [e.text[: LONGEST * max_length] for e in examples]  # the rest is over the limit anyway
     for ids in tokenizer.encode_ordinary_batch(texts, num_threads=2):
         truncated += len(ids) > room
-        rows.append(np.array(ids[:room] + end or [tokenizer.eot_token], dtype=np.int64))
-    return Tokens(rows, torch.tensor([labels.index(e.label) for e in examples]), truncated)
-
-
-def sha256_of(labels: tuple[str, ...], *splits: Tokens) -> str:
-    """Return a hash of data as a model reads it: names of the classes, ids, and classes."""
-    parts = [(texts.sha256(), texts.labels.tolist()) for texts in splits]
-    return hashlib.sha256(repr((labels, parts)).encode("utf-8", "surrogatepass")).hexdigest()
+        encoded.append(np.array(ids[:room] + end or [tokenizer.eot_token], dtype=np.int64))
+    return Tokens(encoded, torch.tensor([labels.index(e.label) for e in examples]), truncated)
 
 
 def shuffled_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the rows of each batch of an epoch: in random order, of texts of similar length.
+    """Return the texts of each batch of an epoch, by index: of similar length, in random order.
 
-    Rows are shuffled, sorted by length within pools of 50 batches, cut, and the batches shuffled:
-    little padding, and the mixture differs from epoch to epoch.
+    Texts are shuffled, sorted by length within pools of 50 batches, cut, and the batches shuffled:
+    little padding, and other batches in every epoch.
     """
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(lengths))
@@ -92,14 +101,14 @@ def shuffled_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> l
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-# How many tokens are read at once: as many as keep a device busy, and on a CPU few enough that the
+# How many tokens are read at once: as many as keep a device busy, and on a CPU so few that the
 # hidden states of a block stay in its cache
 AT_ONCE = {"cpu": 512, "cuda": 3072, "mps": 3072}
 
 
 def token_batches(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Return the rows of each batch for reading only: by length, about `tokens` tokens in each."""
-    order = np.argsort(-lengths, kind="stable")  # longest first: what does not fit fails at once
+    """Return the texts of each batch for reading only: by length, about `tokens` tokens in each."""
+    order = np.argsort(-lengths, kind="stable")  # longest first: too little memory shows at once
     batches, start = [], 0
     while start < len(order):
         size = max(1, tokens // int(lengths[order[start]]))

@@ -1,45 +1,91 @@
 """The training loop by hand, the learning rate's schedule, and evaluation.
 
-Knows nothing of files, freezing policies or text: it is given a model whose parameters either
-require a gradient or do not, sets of examples that serve batches (`Tokens` or `Kept`), and a
-journal to write down how far it has come.
+Knows nothing of files, text, signals or progress bars: whoever calls `fit` sees each step go by,
+and may save, show or stop.
 """
 
 import dataclasses
 import math
-import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from minigpt.data import AT_ONCE, shuffled_batches, token_batches
-from minigpt.edge.errors import InputError
-from minigpt.freeze import train_mode
-from minigpt.parallel.group import ALONE, Group
-from minigpt.runs.journal import Journal
-from minigpt.runs.snapshot import learning_of, restore, snapshot
+from minigpt.freeze import train_mode, trainable
+
+# N texts, K classes
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How to train, whatever it is that learns."""
+    """How to train, whatever it is that is trained."""
 
     epochs: int
     batch_size: int  # texts at once
     lr: float  # the highest learning rate
     weight_decay: float
     warmup: float  # share of the steps in which the learning rate rises
-    clip: float  # the longest gradient, over all parameters together
+    clip: float  # the largest norm of the gradient, over all parameters together
     accumulate: int  # batches to a step
     seed: int
 
 
-def recipe_of(flags: dict) -> Recipe:
-    """Pick a recipe out of flags of the same names."""
-    return Recipe(**{field.name: flags[field.name] for field in dataclasses.fields(Recipe)})
+@dataclasses.dataclass
+class Training:
+    """All that the next step depends on: whoever saves this can go on from there.
+
+    (Only dropout depends on more: on the state of torch's random generators.)
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    steps_per_epoch: int
+    optimizer: torch.optim.Optimizer
+    best: dict[str, torch.Tensor]  # the trainable parameters at the epoch with the lowest dev loss
+    step: int = 0  # steps taken
+    losses: list[torch.Tensor] = dataclasses.field(default_factory=list)  # of this epoch's steps
+    history: list[dict] = dataclasses.field(default_factory=list)  # a line for each evaluation
+    gradient_norm: torch.Tensor | None = None  # of the last step, before it was clipped
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of the whole training."""
+        return self.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @classmethod
+    def of(cls, model: nn.Module, recipe: Recipe, texts: int) -> "Training":
+        """Return the training of what requires a gradient, on so many texts, before its start."""
+        batches = math.ceil(texts / recipe.batch_size)
+        steps = math.ceil(batches / recipe.accumulate)
+        return cls(model, recipe, steps, make_optimizer(model, recipe), values_of(model))
+
+
+class Alone:
+    """One process: it has all texts to itself. `parallel/` has the same for several."""
+
+    rank, size = 0, 1
+
+    def share(self, texts):
+        """Return the part of a batch that this process computes."""
+        return texts
+
+    def add_up(self, total: torch.Tensor, parameters: list[nn.Parameter]) -> None:
+        """Replace a sum, and the gradients, by those over all processes."""
+
+    def map(self, function: Callable, batches: list):
+        """Yield function(batch) for each batch, in order."""
+        return map(function, batches)
+
+
+ALONE = Alone()
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -51,13 +97,18 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over what learns; biases and gains do not decay."""
-    learning = [p for p in model.parameters() if p.requires_grad]
+    """AdamW (Loshchilov & Hutter 2019) over what is trained; biases and gains do not decay."""
+    parameters = trainable(model).values()
     groups = [
-        {"params": [p for p in learning if p.dim() >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in learning if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+
+
+def values_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of what is trained, by name."""
+    return {name: p.detach().clone() for name, p in trainable(model).items()}
 
 
 def to_device(inputs, device: torch.device) -> list:
@@ -68,170 +119,105 @@ def to_device(inputs, device: torch.device) -> list:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, examples, group: Group = ALONE) -> torch.Tensor:  # -> (N, K)
-    """Return the logits of all examples, in their order, on the CPU."""
-    device = next(model.parameters()).device
-    model.eval()
+def read_all(function: Callable, examples, device, group=ALONE) -> torch.Tensor:  # -> (N, ...)
+    """Return function(inputs) of all examples, in their order, on the CPU."""
+    device = torch.device(device)
 
     def read(texts):
         inputs, _ = examples.batch(texts)
-        return model(*to_device(inputs, device))
+        return function(*to_device(inputs, device))
 
-    batches = token_batches(examples.rows, AT_ONCE[device.type])
-    logits = torch.cat(list(group.map(read, batches))).cpu()
-    in_order = torch.empty_like(logits)
-    in_order[torch.from_numpy(np.concatenate(batches))] = logits
+    batches = token_batches(examples.sizes, AT_ONCE[device.type])
+    results = torch.cat(list(group.map(read, batches))).cpu()
+    in_order = torch.empty_like(results)
+    in_order[torch.from_numpy(np.concatenate(batches))] = results
     return in_order
 
 
-def take_step(model: nn.Module, optimizer, batches: list, examples: int, clip: float, group=ALONE):
-    """Take one step over batches, each ((inputs, ...), labels).
+def evaluate(model: nn.Module, examples, group=ALONE) -> torch.Tensor:  # -> (N, K)
+    """Return the logits of all examples, in their order, on the CPU."""
+    return read_all(model.eval(), examples, next(model.parameters()).device, group)
 
-    `examples` counts those of the whole step: each weighs the same, however the step was cut into
-    batches, and those into shares of the group's processes. Returns the sum of their losses, and
-    the gradient's norm before it was clipped: as tensors, so that the host need not wait for a GPU.
+
+def steps_of(examples, recipe: Recipe, epoch: int) -> list[list[np.ndarray]]:
+    """Return the batches of each step of an epoch: a function of the seed and the epoch alone."""
+    order = shuffled_batches(examples.lengths, recipe.batch_size, recipe.seed, epoch)
+    return [order[i : i + recipe.accumulate] for i in range(0, len(order), recipe.accumulate)]
+
+
+def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> None:
+    """Take one gradient step over batches of texts.
+
+    Each text has the same weight, however the step is cut into batches, and those into the shares
+    of several processes.
     """
-    device = next(model.parameters()).device
-    learning = [p for part in optimizer.param_groups for p in part["params"]]
-    total = torch.zeros((), device=device)
-    for inputs, labels in batches:
-        logits = model(*to_device(inputs, device))
-        loss = F.cross_entropy(logits, *to_device([labels], device), reduction="sum")
-        (loss / examples).backward()
-        total += loss.detach()
-    if group.size > 1:
-        for parameter in learning:
-            if parameter.grad is None:  # none of the step's examples fell to this process
-                parameter.grad = torch.zeros_like(parameter)
-        group.add_up([total, *(p.grad for p in learning)])
-    norm = nn.utils.clip_grad_norm_(learning, clip)
-    optimizer.step()
-    optimizer.zero_grad()
-    return total, norm
+    device = t.parameters[0].device
+    total, texts = torch.zeros((), device=device), sum(map(len, batches))
+    for share in map(group.share, batches):
+        if len(share):
+            inputs, labels = examples.batch(share)
+            *inputs, labels = to_device([*inputs, labels], device)
+            loss = F.cross_entropy(t.model(*inputs), labels, reduction="sum")
+            (loss / texts).backward()
+            total += loss.detach()
+    group.add_up(total, t.parameters)
+    t.gradient_norm = nn.utils.clip_grad_norm_(t.parameters, t.recipe.clip)
+    for part in t.optimizer.param_groups:
+        part["lr"] = learning_rate(t.step, t.steps, t.recipe)
+    t.optimizer.step()
+    t.optimizer.zero_grad()
+    t.step += 1
+    t.losses.append(total)  # as a tensor, so that the host need not wait for a GPU
 
 
-def fit(
-    model: nn.Module,
-    train,
-    dev,
-    recipe: Recipe,
-    group: Group = ALONE,
-    quiet: bool = True,
-    journal: Journal | None = None,
-    phase: str = "trunk",
-) -> tuple[dict, list]:
-    """Train what requires a gradient; leave the model at the epoch with the lowest loss on dev.
+def assess(t: Training, train, dev, group=ALONE) -> None:
+    """Evaluate on dev at the end of an epoch, and keep the parameters if the loss is the lowest.
 
-    Returns the line of history of that epoch, and those of all epochs; epoch 0 is the start. The
-    loss decides, not the accuracy: on a small dev set the best of many accuracies is mostly luck.
-    `journal` saves the state as it goes; one that has found a state has training go on from there,
-    as if it had never stopped. Raises InputError when a loss or gradient is no number.
+    The loss decides, not the accuracy: on a small dev set the best of many accuracies is mostly
+    luck.
     """
-    journal = journal or Journal()
-    optimizer = make_optimizer(model, recipe)
-    best = {name: p.detach().clone() for name, p in learning_of(model).items()}
-    batches = math.ceil(len(train) / recipe.batch_size)
-    per_epoch = math.ceil(batches / recipe.accumulate)  # steps
-    steps = recipe.epochs * per_epoch
-    step, losses, unread = 0, [], []  # losses of this epoch; steps whose numbers are not yet read
-    began = shown = time.monotonic()
-    found = journal.take_up(phase, recipe.epochs, per_epoch)
-    if found:
-        step, history, began = found.step, found.history, began - found.seconds
-        of_epoch = step - (len(history) - 1) * per_epoch
-        losses = restore(found.tensors, model, optimizer, best, group, step, of_epoch)
-        found.tensors.clear()  # which may be gigabytes
-    else:
-        history = [{"epoch": 0, "step": 0} | measure(evaluate(model, dev, group), dev.labels)]
-        if not math.isfinite(history[0]["dev_loss"]):
-            raise InputError("the loss is no number before training has begun: damaged weights?")
+    line = {"epoch": len(t.history), "step": t.step}
+    if t.losses:
+        line["lr"] = learning_rate(t.step - 1, t.steps, t.recipe)
+        line["train_loss"] = torch.stack(t.losses).sum().item() / len(train)
+    logits = evaluate(t.model, dev, group)
+    line["dev_loss"] = F.cross_entropy(logits, dev.labels).item()
+    line["dev_accuracy"] = (logits.argmax(1) == dev.labels).double().mean().item()
+    if line["dev_loss"] < min((before["dev_loss"] for before in t.history), default=math.inf):
+        t.best = values_of(t.model)
+    t.losses = []
+    t.history.append(line)
 
-    def now():
-        """Return what to save: nothing that came after a step gone wrong."""
-        check_numbers(unread, step, steps, recipe, journal)
-        if not all(p.isfinite().all() for p in learning_of(model).values()):
-            raise no_number("norm of the weights", step, steps, recipe, journal)
-        return time.monotonic() - began, snapshot(model, optimizer, best, losses, group)
 
-    if not found:
-        journal.note(history[0])
-        journal.save(step, *now())
-    hide = quiet or group.rank > 0 or None  # None: hidden where there is no terminal
-    bar = tqdm(total=recipe.epochs * len(train), unit=" examples", disable=hide)
-    with bar, journal.listening():
-        bar.update(step * len(train) // per_epoch)
-        for epoch in range(len(history), recipe.epochs + 1):
-            train_mode(model)
-            order = shuffled_batches(train.lengths, recipe.batch_size, recipe.seed, epoch)
-            done = step - (epoch - 1) * per_epoch
-            for i in range(done * recipe.accumulate, len(order), recipe.accumulate):
-                lr = learning_rate(step, steps, recipe)
-                for part in optimizer.param_groups:
-                    part["lr"] = lr
-                parts = order[i : i + recipe.accumulate]
-                examples = sum(map(len, parts))
-                shares = [share for texts in parts if len(share := group.share(texts))]
-                served = [train.batch(share) for share in shares]
-                loss, norm = take_step(model, optimizer, served, examples, recipe.clip, group)
-                losses.append(loss)
-                unread.append(torch.stack((loss, norm)))
-                step += 1
-                if loss.device.type == "cpu":  # elsewhere the host would wait
-                    check_numbers(unread, step, steps, recipe, journal)
-                bar.update(examples)
-                if not bar.disable and time.monotonic() - shown > 1:  # here the host does wait
-                    shown = time.monotonic()
-                    figures = {"loss": f"{loss.item() / examples:.3f}", "lr": f"{lr:.1e}"}
-                    bar.set_postfix(figures, refresh=False)
-                journal.pause(step, now)
+def fit(t: Training, train, dev, group=ALONE):
+    """Train, and yield after each step and each evaluation: whoever calls may save, show or stop.
 
-            check_numbers(unread, step, steps, recipe, journal)
-            line = {"epoch": epoch, "step": step, "lr": learning_rate(step - 1, steps, recipe)}
-            line["train_loss"] = torch.stack(losses).sum().item() / len(train)
-            line |= measure(evaluate(model, dev, group), dev.labels)
-            line["seconds"] = round(time.monotonic() - began, 3)
-            if not math.isfinite(line["dev_loss"]):
-                raise no_number("loss on dev", step, steps, recipe, journal)
-            bar.set_description(f"dev accuracy {line['dev_accuracy']:.1%}", refresh=False)
-            if line["dev_loss"] < min(earlier["dev_loss"] for earlier in history):
-                best = {name: p.detach().clone() for name, p in learning_of(model).items()}
-            losses = []
-            history.append(line)
-            journal.note(line)
-            journal.save(step, *now())
-            journal.pause(step, now)
+    `train` and `dev` are examples that serve batches, such as `Tokens`. An epoch that was left in
+    the middle goes on with its next step. At the end the model has the parameters of the epoch with
+    the lowest dev loss; epoch 0 is the start.
+    """
+    if not t.history:
+        assess(t, train, dev, group)
+        yield t
+    for epoch in range(len(t.history), t.recipe.epochs + 1):
+        train_mode(t.model)
+        taken = t.step - (epoch - 1) * t.steps_per_epoch
+        for batches in steps_of(train, t.recipe, epoch)[taken:]:
+            take_step(t, train, batches, group)
+            yield t
+        assess(t, train, dev, group)
+        yield t
     with torch.no_grad():
-        for name, parameter in learning_of(model).items():
-            parameter.copy_(best[name])
-    return min(history, key=lambda line: line["dev_loss"]), history
+        for name, parameter in trainable(t.model).items():
+            parameter.copy_(t.best[name])
 
 
-def check_numbers(unread: list, step: int, steps: int, recipe: Recipe, journal: Journal) -> None:
-    """Raise InputError if one of the last steps had a loss or gradient that is no number.
-
-    `unread` has the (loss, gradient's norm) of each step up to `step`, and is emptied.
-    """
-    if not unread:
-        return
-    finite = torch.stack(unread).isfinite().all(1).tolist()
-    unread.clear()
-    if not all(finite):
-        bad = step - len(finite) + 1 + finite.index(False)
-        raise no_number("loss or the gradient", bad, steps, recipe, journal)
+def train_to_end(t: Training, train, dev) -> None:
+    """Train, with nobody watching."""
+    for _ in fit(t, train, dev):
+        pass
 
 
-def no_number(what: str, step: int, steps: int, recipe: Recipe, journal: Journal) -> InputError:
-    """Return the error for a training gone wrong: where, at what rate, and what to do."""
-    lr = learning_rate(step - 1, steps, recipe)
-    return InputError(
-        f"the {what} is no number any more at step {step} of {steps} (learning rate {lr:.1e}); "
-        f"start again, and try a tenth of --lr {recipe.lr:g}{journal.whereabouts()}"
-    )
-
-
-def measure(logits, labels) -> dict[str, float]:  # (N, K), (N,)
-    """Return what decides which epoch is kept."""
-    return {
-        "dev_loss": F.cross_entropy(logits, labels).item(),
-        "dev_accuracy": (logits.argmax(1) == labels).double().mean().item(),
-    }
+def best_epoch(t: Training) -> dict:
+    """Return the line of history of the epoch whose parameters are kept."""
+    return min(t.history, key=lambda line: line["dev_loss"])

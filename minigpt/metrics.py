@@ -1,12 +1,11 @@
 """How good the answers are. Knows nothing of models: class numbers and logits in, figures out."""
 
 import math
-from collections import defaultdict
 
 import torch
 import torch.nn.functional as F
 
-from minigpt.datasets.formats import Example
+from minigpt.data import Example, pairs_of
 
 # N texts, K classes
 
@@ -25,29 +24,32 @@ def confusion_matrix(predicted, labels, classes: int) -> torch.Tensor:  # (N,) x
 
 
 def macro_f1(confusion) -> float:  # (K, K)
-    """Return the mean over classes of F1 = 2 TP / (2 TP + FP + FN), 0 for a class never met."""
+    """Return the mean over classes of F1 = 2 TP / (2 TP + FP + FN), 0 for a class without texts."""
     hits, both = confusion.diag(), confusion.sum(0) + confusion.sum(1)
     return (2 * hits / both.clamp(min=1)).mean().item()
 
 
 def pairs_in_order(logits, examples: list[Example], labels: tuple) -> tuple[float, int]:  # (N, 2)
-    """Return (pairs whose second-class twin scores higher, pairs); equal scores are half in order.
+    """Return (pairs in which the example of the second class scores higher, pairs).
 
-    Whoever knows nothing gets one half, by guessing or by always saying the same.
+    Equal scores count half, so that guessing, or always saying the same, gives one half.
     """
-    scores = defaultdict(dict)
-    for score, example in zip((logits[:, 1] - logits[:, 0]).tolist(), examples, strict=True):
-        if example.pair:
-            scores[example.pair][example.label] = score
-    twins = [pair for pair in scores.values() if len(pair) == 2]
-    ahead = (pair[labels[1]] - pair[labels[0]] for pair in twins)
-    return sum(1.0 if lead > 0 else 0.5 if lead == 0 else 0.0 for lead in ahead), len(twins)
+    scores = (logits[:, 1] - logits[:, 0]).tolist()
+    ordered, pairs = 0.0, 0
+    for i, j in pairs_of(examples):
+        if examples[i].label == examples[j].label:
+            continue
+        if examples[i].label == labels[1]:
+            i, j = j, i
+        ordered += 1.0 if scores[j] > scores[i] else 0.5 if scores[j] == scores[i] else 0.0
+        pairs += 1
+    return ordered, pairs
 
 
 def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:  # (N, K)
     """Return the figures of a test set as metrics.json has them.
 
-    With two classes and twins in the data, also the share of pairs in the right order; with kinds,
+    With two classes and pairs in the data, also the share of pairs in the right order; with kinds,
     the same by kind.
     """
     truth = torch.tensor([labels.index(e.label) for e in examples])
@@ -63,16 +65,16 @@ def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:
         "confusion": confusion.tolist(),
     }
     ordered, pairs = pairs_in_order(logits, examples, labels) if len(labels) == 2 else (0, 0)
-    paired = pairs > 0
-    if paired:
+    if pairs:
         figures["pairs"] = {"n": pairs, "in_order": ordered / pairs}
     if all(e.kind for e in examples):
         figures["kinds"] = {}
         for kind in sorted({e.kind for e in examples}):
-            rows = [i for i, e in enumerate(examples) if e.kind == kind]
-            figure = {"n": len(rows), "accuracy": (predicted == truth)[rows].double().mean().item()}
-            if paired:
-                ordered, pairs = pairs_in_order(logits[rows], [examples[i] for i in rows], labels)
-                figure["pairs"] = ordered / max(1, pairs)
-            figures["kinds"][kind] = figure
+            of_kind = [i for i, e in enumerate(examples) if e.kind == kind]
+            accuracy = (predicted == truth)[of_kind].double().mean().item()
+            figure = figures["kinds"][kind] = {"n": len(of_kind), "accuracy": accuracy}
+            if pairs:
+                same_kind = [examples[i] for i in of_kind]
+                ordered, n = pairs_in_order(logits[of_kind], same_kind, labels)
+                figure["pairs"] = ordered / max(1, n)
     return figures

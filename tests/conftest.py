@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import train
-from minigpt import __main__ as commands
+from minigpt.cli import commands
 from minigpt.cli.program import errors_for_people
 from minigpt.config import GPT2Config
-from minigpt.model import GPT2, initialize
+from minigpt.language.initialize import initialize
+from minigpt.model import GPT2
 from minigpt.tokenizer import END_OF_TEXT, byte_of_character
 from minigpt.weights import save_trunk
 

@@ -7,9 +7,9 @@ import torch
 
 from minigpt.checkpoints import OFFICIAL, Checkpoint, read_vocabulary
 from minigpt.edge.errors import InputError
-from minigpt.edge.files import write_folder
+from minigpt.edge.files import check_output_folder, write_folder
 from minigpt.peft import merge, method_of
-from minigpt.runs.folder import Run, check_out, load_run
+from minigpt.runs import Run, load_run
 from minigpt.tokenizer import END_OF_TEXT
 
 # V rows of wte, C channels, L blocks, H heads, N vectors of a prompt or prefix, D = C // H
@@ -23,7 +23,7 @@ def export(folder: str, to: str, kind: str) -> str:
     Returns the lines of Python that open it there. Raises InputError for what has no counterpart,
     and for a place that cannot be written or is not empty.
     """
-    place = check_out(to, "--to")
+    place = check_output_folder(to, "--to")
     run = load_run(folder)
     pooling, method = run.model.pooling, method_of(run.recipe)
     if pooling != "last":

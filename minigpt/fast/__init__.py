@@ -1,0 +1,21 @@
+"""What makes it fast: the part that is not trained computed once, stored, and laid out for kernels.
+
+The core has the same, slower: `head.vectors_of` in memory for `precompute` on disk, from any block
+on and in bfloat16; `Classifier` for `PartialClassifier`; plain layers for `packed` ones.
+"""
+
+from minigpt.fast.frozen import FrozenPart, precompute
+from minigpt.fast.memory import reuse_memory
+from minigpt.fast.packed import packed, packed_to_generate
+from minigpt.fast.partial import PartialClassifier
+from minigpt.fast.store import stored
+
+__all__ = [
+    "FrozenPart",
+    "PartialClassifier",
+    "packed",
+    "packed_to_generate",
+    "precompute",
+    "reuse_memory",
+    "stored",
+]

@@ -103,10 +103,9 @@ class FrozenPart:
     def read(self, ids, lengths):  # (B, T), (B,) -> (B, T, C), or (B, C) where vectors are pooled
         """Return what enters block k, or the pooled vectors."""
         ids, lengths = to_device((ids, lengths), self.device)
-        x = self.trunk.embed(ids)
         if self.pooling is None:
-            return run_blocks(self.trunk, x, 0, self.first)
-        return pool_from(self.trunk, x, lengths, self.pooling, 0)
+            return run_blocks(self.trunk, self.trunk.embed(ids), 0, self.first)
+        return pool_from(self.trunk, ids, lengths, self.pooling)
 
     def logits(self, ids, lengths):  # (B, T), (B,) -> (B, K)
         """Return the logits of texts that are read once, without storing anything."""

@@ -39,7 +39,7 @@ def can_pack(tensor) -> bool:
 
 
 def packed(trunk: GPT2, end: int, dtype=torch.float32) -> GPT2:
-    """Return a copy that reads up to block `end` (as in `GPT2.forward`), in `dtype`, in eval mode.
+    """Return a copy that reads up to block `end` (as in partial.py), in `dtype`, in eval mode.
 
     It shares with the trunk what it need not convert; blocks from `end` on are not to be run.
     """

@@ -1,4 +1,4 @@
-"""What is worth keeping from run to run: large arrays, and the hashes of large files.
+"""What is worth keeping from run to run: large arrays.
 
 An array is a folder named after its key, with states.npy (read as a memory map) and about.json
 (what it is, and the sha256 of states.npy). A folder appears whole or not at all; a damaged one is
@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ import platformdirs
 
 from minigpt.edge.errors import InputError
 from minigpt.edge.files import discard
+from minigpt.parallel.group import ALONE, Group
 
 LIMIT = 10e9  # bytes; the environment variable MINIGPT_CACHE_LIMIT has another number of them
 UNFINISHED = ".new-"
@@ -36,31 +37,6 @@ def cache_folder() -> Path:
 
 def states_folder() -> Path:
     return cache_folder() / "states"
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's hash; it is computed once, and remembered until the file is another one."""
-    about = path.stat()
-    identity = (str(path.resolve()), about.st_ino, about.st_size, about.st_mtime_ns)
-    name = hashlib.sha256(repr((*identity, about.st_ctime_ns)).encode()).hexdigest()[:32]
-    memory = cache_folder() / "sha256" / name
-
-    def line(found: str) -> str:
-        return f"{found} {hashlib.sha256((name + found).encode()).hexdigest()[:16]}"
-
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        text = memory.read_text(encoding="ascii") if memory.is_file() else ""
-        if text == line(text[:64]):  # else it is damaged
-            return text[:64]
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - about.st_ctime_ns > 2e9:  # else it might change again within a clock tick
-        with contextlib.suppress(OSError):  # where nothing can be written, nothing is remembered
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            new = memory.with_suffix(f".{os.getpid()}")
-            new.write_text(line(found), encoding="ascii")
-            new.replace(memory)
-    return found
 
 
 def cache_limit() -> float:
@@ -134,6 +110,35 @@ def store(
             f"`python -m minigpt cache --clear`, or set MINIGPT_CACHE to another folder"
         ) from None
     return array
+
+
+def stored(
+    made_of: dict,
+    title: str,
+    shape: tuple,
+    dtype: str,
+    pieces: Callable[[], Iterable[np.ndarray]],
+    group: Group = ALONE,
+) -> np.ndarray:
+    """Return an array that depends on `made_of` alone: from the cache, or computed now.
+
+    `pieces()` yields it in pieces along the first axis. In a group all processes compute them
+    together, and one on each machine writes. Raises InputError if the cache cannot be written.
+    """
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]
+    array = load(key, shape, dtype)
+    if not group.all_agree(array is not None):
+        computed = pieces()
+        if group.local_rank == 0:
+            array = store(key, shape, dtype, made_of | {"title": title}, computed)
+        else:
+            for _ in computed:
+                pass
+        group.all_agree(True)  # none reads before all is written
+        array = load(key, shape, dtype) if array is None else array
+        if array is None:
+            raise InputError("an array was removed from the cache at once; is its limit too low?")
+    return np.asarray(array)  # still mapped from disk, but indexed as fast as an array in memory
 
 
 def header_of(shape: tuple, dtype: str) -> bytes:

@@ -13,23 +13,33 @@ import torch
 import torch.distributed as dist
 
 from minigpt.edge.errors import InputError
+from minigpt.fit import Alone
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class Group(Alone):
     """The processes of a run: which one this is, and how to add up over all of them."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # among those on the same machine
 
-    def share(self, rows):
-        """Return the part of a sequence that falls to this process; it may be empty."""
-        return rows[self.rank :: self.size]
+    def share(self, texts):
+        """Return the part of a batch that this process computes; it may be empty."""
+        return texts[self.rank :: self.size]
 
-    def add_up(self, tensors: list[torch.Tensor]) -> None:
+    def add_up(self, total: torch.Tensor, parameters: list[torch.nn.Parameter]) -> None:
+        """Replace a sum, and the gradients, by those over the group."""
+        if self.size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:  # this process had no text of the step
+                parameter.grad = torch.zeros_like(parameter)
+        self.all_reduce([total, *(parameter.grad for parameter in parameters)])
+
+    def all_reduce(self, tensors: list[torch.Tensor]) -> None:
         """Replace each tensor, in place, by its sum over the group."""
-        if self.size == 1 or not tensors:
+        if self.size == 1:
             return
         flat = torch.cat([t.flatten() for t in tensors])  # one message, not one for each
         with group_errors():
@@ -37,34 +47,35 @@ class Group:
         for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
-    def map(self, read: Callable, batches: list) -> Iterator[torch.Tensor]:
-        """Yield read(batch), (rows, ...), for each batch, in order: one process reads, all get it.
+    def map(self, function: Callable, batches: list) -> Iterator[torch.Tensor]:
+        """Yield function(batch), (rows, ...), for each batch, in order.
 
-        Where the batches do not come out even, the last ones are read by several.
+        Each is computed by one process and sent to all; by several, if fewer batches are left than
+        there are processes.
         """
         for i in range(0, len(batches), self.size):
             together = batches[i : i + self.size]
-            mine = read(together[self.rank % len(together)])
-            yield from self.gather(mine)[: len(together)]
+            own = function(together[self.rank % len(together)])
+            yield from self.gather(own)[: len(together)]
 
     def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:  # (rows, ...)
-        """Return everyone's tensor, in order of rank; they differ in their number of rows only."""
+        """Return the tensors of all processes, by rank; only their numbers of rows may differ."""
         if self.size == 1:
             return [tensor]
         rows = torch.zeros(self.size, dtype=torch.int64, device=tensor.device)
         rows[self.rank] = len(tensor)
-        self.add_up([rows])
-        mine = tensor.new_zeros(int(rows.max()), *tensor.shape[1:])  # all must send as much
-        mine[: len(tensor)] = tensor
-        everyone = [torch.empty_like(mine) for _ in rows]
+        self.all_reduce([rows])
+        own = tensor.new_zeros(int(rows.max()), *tensor.shape[1:])  # all must have the same shape
+        own[: len(tensor)] = tensor
+        parts = [torch.empty_like(own) for _ in rows]
         with group_errors():
-            dist.all_gather(everyone, mine)
-        return [part[:n] for part, n in zip(everyone, rows.tolist(), strict=True)]
+            dist.all_gather(parts, own)
+        return [part[:n] for part, n in zip(parts, rows.tolist(), strict=True)]
 
     def all_agree(self, yes: bool) -> bool:
-        """Return whether every process says yes; none goes on before all have answered."""
+        """Return whether every process says yes; none continues before all have answered."""
         votes = torch.tensor(float(yes), device=self.device)
-        self.add_up([votes])
+        self.all_reduce([votes])
         return votes.item() == self.size
 
     @property
@@ -79,7 +90,7 @@ ALONE = Group()
 
 @contextlib.contextmanager
 def group_errors():
-    """Say in one line that another process is gone, in place of a backend's trace."""
+    """Say in one line that another process has ended, in place of a backend's trace."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -94,13 +105,13 @@ def group_errors():
 
 @contextlib.contextmanager
 def joined(device: str):
-    """Give the group that torchrun started this process in, over NCCL on GPUs and gloo on CPUs."""
+    """Enter the group in which torchrun started this process: NCCL on GPUs, gloo on CPUs."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield ALONE
         return
     rank, size, local_rank = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if device == "mps":
-        raise InputError("torchrun cannot share out the work of an Apple GPU; say --device cpu")
+        raise InputError("torchrun cannot use an Apple GPU; say --device cpu")
     if device == "cuda":
         if local_rank >= torch.cuda.device_count():
             raise InputError(f"{torch.cuda.device_count()} GPUs here: start no more processes")
@@ -108,4 +119,4 @@ def joined(device: str):
     with group_errors():
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     yield Group(rank, size, local_rank)
-    dist.destroy_process_group()  # not after an error: it would wait for those who are gone
+    dist.destroy_process_group()  # not after an error: it would wait for the others

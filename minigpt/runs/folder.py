@@ -48,28 +48,6 @@ class Run:
         return self.recipe["max_length"]
 
 
-def check_out(out: str | None, flag: str = "--out") -> Path | None:
-    """Return where --out is, links followed, or None; raise InputError unless it can be written.
-
-    Does so before any work is done: also that runs/ can be written, where there is no --out.
-    """
-    folder = None if out is None else Path(out).resolve()
-    if folder and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{flag} {out} exists and is not empty; choose another name or delete it")
-    parent = folder.parent if folder else Path("runs")
-    parent = folder if folder and folder.exists() else parent
-    made = [path for path in (parent, *parent.parents) if not path.exists()]
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(dir=parent).cleanup()
-    except OSError as error:
-        raise InputError(f"{parent} cannot be written ({error.strerror}); say {flag}") from None
-    for path in made:  # nothing is left behind if the run comes to nothing
-        with contextlib.suppress(OSError):  # another run has come to need it
-            path.rmdir()
-    return folder
-
-
 def build(
     checkpoint: Checkpoint, recipe: dict, classes: int, dropout: float | None = None
 ) -> tuple[PartialClassifier, set[str]]:

@@ -1,20 +1,19 @@
-"""What a run writes as it goes: its history, and the state from which it can be taken up again.
+"""What a run writes as it goes: its history, and the state from which it can be resumed.
 
 history.jsonl       a line for each evaluation, appended
-state.safetensors   all it takes to go on (state.py): tensors, and in the header JSON
+state.safetensors   all that is needed to go on (snapshot.py): tensors, and in the header JSON
 
-The state is one file, so that one rename makes it whole: there is no moment between two files.
-Once a run is finished, the state is gone and run.json is there. Knows nothing of what it saves.
+The state is one file, so that one rename replaces it whole: there is no moment between two files.
+Once a run is finished, the state is removed and run.json is written.
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 
@@ -22,13 +21,18 @@ import safetensors
 import safetensors.torch
 import torch
 
+from minigpt.data import Tokens
 from minigpt.edge import fields, files
 from minigpt.edge.errors import InputError, Stopped
+from minigpt.fast.frozen import sha256_of_ids
+from minigpt.fit import Training, fit
 from minigpt.parallel.group import ALONE, Group
 from minigpt.runs.report import Clock
+from minigpt.runs.snapshot import restore, snapshot
+from minigpt.runs.watch import NotFinite, Signals, finite, not_finite, progress
 
 STATE, HISTORY = "state.safetensors", "history.jsonl"
-FORMAT = 1  # of the state: raise it when older ones can no longer be read
+FORMAT = 2  # of the state: raise it when older ones can no longer be read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,28 +49,29 @@ class State:
 class Journal:
     """Saves a run every so many seconds and at each evaluation, and stops it between two steps.
 
-    Without a folder, nothing is written and nothing stops. The processes of a group each have one,
-    and the first of them writes.
+    Without a folder, nothing is written, and signals are not waited for. The processes of a group
+    each have one, and the first of them writes.
     """
 
     def __init__(
         self,
         folder: Path | None = None,
         numbered: bool = False,  # a number is added to its name if that is taken
-        about: dict | None = None,  # what a resumed run must find unchanged, and its flags
+        header: dict | None = None,  # what was typed, and what a resumed run must find unchanged
         every: float = 60.0,  # seconds
         group: Group = ALONE,
         clock: Clock | None = None,
-        found: State | None = None,  # where a resumed run goes on
+        quiet: bool = True,
+        state: State | None = None,  # where a resumed run goes on
     ):
-        self.folder, self.numbered, self.about, self.every = folder, numbered, about, every
-        self.group, self.clock, self.found = group, clock, found
-        self.history = list(found.history) if found else []  # of all phases
-        self.step = found.step if found else None  # of the last state on disk
-        self.phase, self.heard, self.saved = "", None, time.monotonic()
-        self.at = None  # the step at which it was last saved, also by another process
-        self.lock = files.lock(folder) if found and self.writes else None
-        if found and self.writes:  # lines that are younger than the state will come again
+        self.folder, self.numbered, self.header, self.every = folder, numbered, header, every
+        self.group, self.clock, self.quiet, self.state = group, clock or Clock(), quiet, state
+        self.history = list(state.history) if state else []  # of all phases
+        self.step = state.step if state else None  # of the last state on disk
+        self.phase, self.began, self.saved_at = "", time.monotonic(), time.monotonic()
+        self.saved_step = None  # the last one saved, also by another process
+        self.lock = files.lock(folder) if state and self.writes else None
+        if state and self.writes:  # lines that are younger than the state will be written again
             with self.writing():
                 files.write(folder / HISTORY, "".join(map(json_line, self.history)))
 
@@ -74,29 +79,61 @@ class Journal:
     def writes(self) -> bool:
         return self.folder is not None and self.group.rank == 0
 
-    def take_up(self, phase: str, epochs: int, per_epoch: int) -> State | None:
-        """Begin a phase of so many epochs; return the saved state if it is of this phase.
+    def run(self, phase: str):
+        """Return a function that trains to the end: checked, saved and shown, or resumed."""
 
-        Its history is that of the phase alone. Raises InputError if it is not from in there.
-        """
-        self.phase = phase
-        found, self.found = self.found, None
-        if found is None:
-            return None
+        def run(t: Training, train, dev) -> None:
+            self.phase, self.began, self.saved_step = phase, time.monotonic(), None
+            if self.state:
+                self.resume(t)
+            steps = finite(fit(t, train, dev, self.group), t)
+            hide = self.quiet or self.group.rank > 0 or None
+            signals = Signals(self.writes) if self.folder else None
+            try:
+                with signals or contextlib.nullcontext():
+                    for _ in progress(self.saved(steps, t, signals), t, len(train), hide):
+                        pass
+            except NotFinite as error:
+                raise InputError(f"{error}{self.where()}") from None
+            self.clock.lap("fit")
+
+        return run
+
+    def resume(self, t: Training) -> None:
+        """Put the saved state into a training of the same phase. Raises InputError."""
+        state, self.state = self.state, None
         lines = [
             {name: value for name, value in line.items() if name != "phase"}
-            for line in found.history
-            if line["phase"] == phase
+            for line in state.history
+            if line["phase"] == self.phase
         ]
-        evaluated = len(lines) - 1
-        least, most = evaluated * per_epoch, min(evaluated + 1, epochs) * per_epoch
-        if found.phase != phase or not (0 <= evaluated <= epochs and least <= found.step <= most):
+        epochs = len(lines) - 1
+        least, most = (min(n, t.recipe.epochs) * t.steps_per_epoch for n in (epochs, epochs + 1))
+        if state.phase != self.phase or epochs not in range(t.recipe.epochs + 1):
             raise InputError(f"{self.folder / STATE} is of another kind of run; start a new one")
-        return dataclasses.replace(found, history=lines)
+        if not least <= state.step <= most:
+            raise InputError(f"{self.folder / STATE} is damaged: its step is not of its epoch")
+        t.step, t.history = state.step, lines
+        restore(state.tensors, t, self.group)
+        state.tensors.clear()  # which may be gigabytes
+        self.began -= state.seconds
 
     def is_past(self, phase: str) -> bool:
-        """Return whether a resumed run has left a phase behind."""
-        return self.found is not None and self.found.phase != phase
+        """Return whether a resumed run has already finished a phase."""
+        return self.state is not None and self.state.phase != phase
+
+    def saved(self, steps, t: Training, signals: Signals | None):
+        """Yield each step, having saved it if it is time to; stop if a signal was received."""
+        evaluations = len(t.history)
+        for _ in steps:
+            if len(t.history) > evaluations:
+                evaluations = len(t.history)
+                if evaluations > 1:
+                    t.history[-1]["seconds"] = round(time.monotonic() - self.began, 3)
+                self.note(t.history[-1])
+                self.save(t)
+            self.pause(t, signals)
+            yield t
 
     def note(self, line: dict) -> None:
         """Add a line to the history."""
@@ -106,24 +143,26 @@ class Journal:
             with self.writing():
                 files.append(self.folder / HISTORY, json_line(line))
 
-    def save(self, step: int, seconds: float, tensors: dict[str, torch.Tensor]) -> None:
+    def save(self, t: Training) -> None:
         """Write the state. Raises InputError if it cannot be written; the last one stays."""
-        self.at = step
+        tensors = snapshot(t, self.group) if self.folder else {}
+        if not all(tensors[n].isfinite().all() for n in tensors if n.startswith("weights.")):
+            raise not_finite("norm of the weights", t.step, t)
+        self.saved_step = t.step
         if not self.writes:
             return
         self.clock.lap("fit")
-        about = self.about | {"format": FORMAT, "phase": self.phase, "step": step}
-        about |= {"history": self.history, "seconds": seconds, "laps": self.clock.laps}
-        state = (tensors, {"state": json.dumps(about)})
+        header = self.header | {"format": FORMAT, "phase": self.phase, "step": t.step}
+        header |= {"history": self.history, "seconds": time.monotonic() - self.began}
+        state = (tensors, {"state": json.dumps(header | {"laps": self.clock.laps})})
         with self.writing():
             if self.step is not None:
                 files.write(self.folder / STATE, *state)
             else:  # the folder appears with its first state in it
-                history = "".join(map(json_line, self.history))
-                found = {HISTORY: history, STATE: state}
-                self.folder = files.write_folder(self.folder, found, self.numbered)
+                contents = {HISTORY: "".join(map(json_line, self.history)), STATE: state}
+                self.folder = files.write_folder(self.folder, contents, self.numbered)
                 self.lock = files.lock(self.folder)
-        self.step, self.saved = step, time.monotonic()
+        self.step, self.saved_at = t.step, time.monotonic()
 
     @contextlib.contextmanager
     def writing(self):
@@ -131,57 +170,40 @@ class Journal:
         try:
             yield
         except OSError as error:
-            text = f"{self.folder} cannot be written ({error.strerror}){self.whereabouts()}"
+            text = f"{self.folder} cannot be written ({error.strerror}){self.where()}"
             if self.step is not None:
-                text += f"; once that is mended, go on: {self.how()}"
+                text += f"; once that is mended, go on: {self.command()}"
             raise InputError(text) from None
 
-    def pause(self, step: int, now: Callable[[], tuple[float, dict]]) -> None:
-        """Between two steps: save if it is time to, and stop if a signal was heard.
+    def pause(self, t: Training, signals: Signals | None) -> None:
+        """Between two steps: save if it is time to, and stop if a signal was received.
 
-        `now` returns what `save` wants. The processes of a group do this together, if one of them
-        has a reason.
+        The processes of a group do this together, if one of them has a reason.
         """
-        late = self.writes and time.monotonic() - self.saved >= self.every
-        reasons = torch.tensor([float(late), float(self.heard is not None)])
+        received = signals.received if signals else None
+        late = self.writes and time.monotonic() - self.saved_at >= self.every
+        reasons = torch.tensor([float(late), float(received is not None)])
         if self.group.size > 1:
             reasons = reasons.to(self.group.device)
-            self.group.add_up([reasons])
-        late, heard = reasons.tolist()
-        if (late or heard) and self.at != step:
-            self.save(step, *now())
-        if heard:
-            raise Stopped(self.heard or signal.SIGTERM)
+            self.group.all_reduce([reasons])
+        late, stop = reasons.tolist()
+        if (late or stop) and self.saved_step != t.step:
+            self.save(t)
+        if stop:
+            raise Stopped(received or signal.SIGTERM)
 
-    @contextlib.contextmanager
-    def listening(self):
-        """Have Ctrl-C and SIGTERM wait for the end of a step; the second of them does not wait."""
+    def finish(self, save) -> None:
+        """Have save(folder) write the results; nothing is left to go on with afterwards."""
+        if self.writes:
+            with self.writing():
+                save(self.folder)
+            self.step = None
 
-        def hear(number, _):
-            if self.heard is not None:
-                signal.signal(number, before[number])
-                signal.raise_signal(number)
-                return
-            self.heard = number
-            if self.writes:
-                with contextlib.suppress(OSError):  # Ctrl-C has ended who listened: `2>&1 | tee`
-                    print("\nstopping after this step; once more: at once", file=sys.stderr)
-
-        numbers = (signal.SIGINT, signal.SIGTERM) if self.folder else ()
-        before = {number: signal.signal(number, hear) for number in numbers}
-        try:
-            yield
-            if self.heard is not None:  # after the last step
-                raise Stopped(self.heard)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def whereabouts(self) -> str:
+    def where(self) -> str:
         """Return where the last state is, if there is one, as the end of a sentence."""
         return "" if self.step is None else f"; the state of step {self.step} is in {self.folder}"
 
-    def how(self) -> str:
+    def command(self) -> str:
         """Return the command that goes on from there."""
         size = self.group.size
         python = f"torchrun --nproc_per_node={size}" if size > 1 else "python"
@@ -195,8 +217,14 @@ class Journal:
         if self.lock is not None:
             os.close(self.lock)
         if isinstance(error, KeyboardInterrupt) and self.writes and self.step is not None:
-            message = f"stopped; step {self.step} is saved. To go on: {self.how()}"
+            message = f"stopped; step {self.step} is saved. To go on: {self.command()}"
             raise Stopped(getattr(error, "number", signal.SIGINT), message) from None
+
+
+def sha256_of(labels: tuple[str, ...], *splits: Tokens) -> str:
+    """Return a hash of data as a model reads it: names of the classes, ids, and classes."""
+    parts = [(sha256_of_ids(texts), texts.labels.tolist()) for texts in splits]
+    return hashlib.sha256(repr((labels, parts)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def json_line(line: dict) -> str:
@@ -222,11 +250,12 @@ FIELDS = {
     "weights": fields.text,
     "texts": fields.text,
     "processes": fields.whole(1),
-    "flags": fields.table,
+    "typed": fields.array,
+    "typed.*": fields.text,
 }
 
 
-def read_about(folder: Path) -> dict:
+def read_header(folder: Path) -> dict:
     """Return the header of a run's state, every field checked. Raises InputError."""
     path = files.part_of(folder, STATE)
     if not path.is_file():
@@ -235,30 +264,32 @@ def read_about(folder: Path) -> dict:
         raise InputError(f"{folder} holds no state to go on from; start the run again")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-        about = json.loads(header.get("state", ""))
+            metadata = file.metadata() or {}
+        header = json.loads(metadata.get("state", ""))
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); {MEND}") from None
-    return fields.check(path, about, FIELDS, MEND)
+    if type(header) is dict and header.get("format") == 1:
+        raise InputError(f"{path} was saved by minigpt 0.1.0 and cannot be resumed; {MEND}")
+    return fields.check(path, header, FIELDS, MEND)
 
 
-def state_of(folder: Path, about: dict, clock: Clock) -> State:
+def read_state(folder: Path, now: dict, clock: Clock) -> State:
     """Return the state of a run that was stopped; its clock goes on.
 
-    Raises InputError unless weights, texts and processes are what they were (`about` says what they
-    are now).
+    Raises InputError unless weights, texts and processes are what they were: `now` says what they
+    are now.
     """
-    was, path = read_about(folder), folder / STATE
-    for name, now in about.items():
-        if name != "flags" and was[name] != now:
-            what = f"{folder} was started with other {name}"
+    header, path = read_header(folder), folder / STATE
+    for name, value in now.items():
+        if name != "typed" and header[name] != value:
+            message = f"{folder} was started with other {name}"
             if name == "processes":
-                what = f"{folder} was started with {was[name]} processes: resume it with as many"
-            raise InputError(f"{what}; bring them back, or start a new run")
+                message = f"{folder} was started with {header[name]} processes: resume with as many"
+            raise InputError(f"{message}; bring them back, or start a new run")
     try:
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); start the run again") from None
-    clock.go_on(was["laps"])
-    own = {name: was[name] for name in ("phase", "step", "seconds", "history")}
+    clock.go_on(header["laps"])
+    own = {name: header[name] for name in ("phase", "step", "seconds", "history")}
     return State(**own, tensors=tensors)

@@ -1,7 +1,19 @@
-"""What a run took and what it came to, for a person. Knows nothing of models or files."""
+"""The results of a run: as metrics.json has them, as lines to print, and what they took."""
 
+import contextlib
+import re
 import time
 from pathlib import Path
+
+import torch
+
+from minigpt.checkpoints.find import Checkpoint, describe
+from minigpt.data import Tokens
+from minigpt.edge.errors import InputError
+from minigpt.fit import Training, best_epoch
+from minigpt.freeze import count, frozen_unchanged
+from minigpt.metrics import summarize
+from minigpt.peft import method_of
 
 
 class Clock:
@@ -27,8 +39,73 @@ class Clock:
         return {phase: round(seconds, 3) for phase, seconds in laps.items()}
 
 
+def results(
+    settings: dict,
+    checkpoint: Checkpoint,
+    dataset,
+    splits: tuple[Tokens, Tokens, Tokens],  # train, dev, test
+    t: Training,
+    model,
+    added: set[str],
+    logits: torch.Tensor,  # of test, (N, K)
+) -> dict:
+    """Return what metrics.json holds, except for the times; prove that the frozen is unchanged.
+
+    Raises InputError for logits that are not finite, and for weights replaced during the run.
+    """
+    if not logits.isfinite().all():
+        raise InputError("the logits of some test texts are not finite: damaged weights?")
+    if describe(checkpoint.name, checkpoint.folder).sha256 != checkpoint.sha256:
+        raise InputError(f"{checkpoint.folder} was replaced during the run; train again")
+    unchanged = frozen_unchanged(model, checkpoint.folder / "model.safetensors")
+    trunk = model.transformer.named_parameters()
+    return {
+        "weights": {
+            "name": checkpoint.name,
+            "sha256": checkpoint.sha256,
+            "parameters": sum(p.numel() for name, p in trunk if name not in added),
+        },
+        "data": {
+            "name": dataset.name,
+            "labels": dataset.labels,
+            **dict(zip(("train", "dev", "test"), map(len, splits), strict=True)),
+            "truncated": sum(split.truncated for split in splits),
+        },
+        "freezing": {
+            "policy": policy_name(settings),
+            **count(model),
+            "frozen_unchanged": unchanged,
+        },
+        "recipe": settings,
+        "dev": {"accuracy": best_epoch(t)["dev_accuracy"]},
+        "test": summarize(logits, dataset.test, dataset.labels),
+    }
+
+
+def policy_name(settings: dict) -> str:
+    """Return what is trained besides the head, as the flags say it."""
+    if settings["freeze_trunk"]:
+        return "freeze-trunk"
+    first = f"warm-head {settings['warm_head']}, " if settings["warm_head"] else ""
+    if method := method_of(settings):
+        where = f" in-last {settings['in_last']}" if settings["in_last"] else ""
+        on = settings["lora_on"]
+        layers = f" on {on}" if method == "lora" and on != "c_attn" else ""
+        return f"{first}{method} {settings[method]}{layers}{where}"
+    if settings["train_last"] is not None:
+        return f"{first}train-last {settings['train_last']}"
+    return first + (f"train-only {only}" if (only := settings["train_only"]) else "everything")
+
+
+def run_name(settings: dict, data: str) -> Path:
+    """Return where a run goes for which no --out is given: in runs/, named after the choices."""
+    names = [Path(settings["weights"]).name, Path(data).stem, policy_name(settings)]
+    names += [settings["pool"], "end" * settings["append_end"]]
+    return Path("runs", re.sub(r"[^a-zA-Z0-9_.]+", "-", "-".join(filter(None, names)))[:100])
+
+
 def report(metrics: dict, folder: Path) -> str:
-    """Return what a run has come to, in a few lines for a person."""
+    """Return the results of a run, in a few lines to print."""
     test, freezing = metrics["test"], metrics["freezing"]
     low, high = test["interval"]
     frozen = "unchanged, bit for bit" if freezing["frozen_unchanged"] else "CHANGED: this is a bug"
@@ -36,7 +113,7 @@ def report(metrics: dict, folder: Path) -> str:
         frozen = "none"
     rows = [
         ("test accuracy", f"{test['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%})"),
-        ("learned", f"{freezing['learning']:,} of {freezing['total']:,} numbers"),
+        ("trained", f"{freezing['learning']:,} of {freezing['total']:,} parameters"),
         ("frozen tensors", frozen),
         ("time", f"{metrics['seconds']['total']:.1f} s"),
         ("run", str(folder)),
@@ -45,3 +122,16 @@ def report(metrics: dict, folder: Path) -> str:
         pairs = test["pairs"]
         rows.insert(1, ("pairs in order", f"{pairs['in_order']:.1%} of {pairs['n']}; chance: 50 %"))
     return "\n".join(f"{name:16}{value}" for name, value in rows)
+
+
+def peak_memory() -> int | None:
+    """Return the most memory this process ever held, in bytes (None where nobody counts it)."""
+    with contextlib.suppress(OSError):  # Linux; getrusage there counts the parent's memory, too
+        status = Path("/proc/self/status").read_text()
+        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+            return int(found[1]) * 1024
+    with contextlib.suppress(ImportError):  # there is none on Windows
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+    return None

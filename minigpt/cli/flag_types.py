@@ -1,0 +1,60 @@
+"""Types of command-line flags: each refuses values that make no sense, naming the flag."""
+
+import argparse
+import math
+
+import torch
+
+from minigpt.edge.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+def at_least(least, below=math.inf):
+    """Return a type for argparse: a number of the type of `least`, from it up to under `below`."""
+
+    def number(text: str):
+        value = type(least)(text)  # argparse reports a ValueError itself
+        if not least <= value < below:
+            upper = f", under {below}" if below < math.inf else ""
+            raise argparse.ArgumentTypeError(f"{text} is not {least} or more{upper}")
+        return value
+
+    number.__name__ = {int: "whole number", float: "number"}[type(least)]
+    return number
+
+
+def above_zero(text: str) -> float:
+    """A type for argparse: a number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+above_zero.__name__ = "number"  # what argparse says is invalid
+
+
+def named(text: str) -> str:
+    """A type for argparse: a name, which is not empty (as an unset shell variable would be)."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def device_of(name: str) -> str:
+    """Return the device that `--device` means; raise InputError for one that is not available."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if available[device])
+    if not available[name]:
+        raise InputError(f"--device {name}: this machine or this build of torch has none")
+    return name
+
+
+def dtype_of(name: str, device: str) -> str:
+    """Return what `--dtype` means on a device: auto is bfloat16 on GPUs that have it."""
+    if name == "auto":
+        return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return name

@@ -1,0 +1,151 @@
+"""The flags of train.py: as typed, and settled, with what suits where they are left out."""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from minigpt.checkpoints.find import Checkpoint
+from minigpt.classifier import POOLINGS
+from minigpt.cli.flag_types import DEVICES, DTYPES, above_zero, at_least, device_of, dtype_of, named
+from minigpt.cli.program import Parser
+from minigpt.datasets import NAMED
+from minigpt.edge.errors import InputError
+from minigpt.freeze import names_to_train
+from minigpt.head import HEAD
+from minigpt.model import GPT2
+from minigpt.peft import method_of, room_for_text
+from minigpt.runs.journal import read_header
+
+WEIGHTS = "gpt2[-medium|-large|-xl], tiny, a folder, or ORG/REPO"
+DATA = "mirrored (default), sst2, a .tsv/.csv/.jsonl file, or a folder"
+ONLY = "tensors by their names, or bitfit (all biases), or norms (layer norms)"
+EPOCHS = "default: 20 for a frozen trunk; else 3, or 6 for fewer than 5,000 texts"
+
+
+def parser_of(description: str) -> Parser:
+    """Return the parser of train.py's flags."""
+    parser = Parser(description=description)
+    add = parser.add_argument
+    add("--weights", type=named, help=WEIGHTS)
+    add("--data", type=named, default="mirrored", help=DATA)
+
+    group = parser.add_argument_group("what is trained besides the head (default: everything)")
+    one = group.add_mutually_exclusive_group().add_argument
+    one("--freeze-trunk", action="store_true", help="nothing")
+    one("--train-last", type=int, metavar="N", help="the last N blocks and ln_f")
+    one("--train-only", metavar="GLOB[,GLOB]", help=ONLY)
+    one("--lora", type=int, metavar="R", help="LoRA of rank R (Hu et al. 2021)")
+    one("--adapter", type=int, metavar="R", help="adapters of bottleneck R (Houlsby et al. 2019)")
+    one("--prompt", type=int, metavar="N", help="N vectors before each text (Lester et al. 2021)")
+    one("--prefix", type=int, metavar="N", help="N keys and values a block (Li & Liang 2021)")
+    more = group.add_argument
+    more("--in-last", type=int, metavar="N", help="LoRA or adapters in the last N blocks only")
+    more("--lora-on", metavar="GLOB[,GLOB]", help="layers by name or its end; default: c_attn")
+    more("--lora-alpha", type=above_zero, metavar="A", help="scales by A / R; default: 2 R")
+    more("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="on its input; default: 0")
+    more("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone, first")
+
+    add("--pool", default="last", choices=POOLINGS)
+    add("--append-end", action="store_true", help="put <|endoftext|> after each text")
+    add("--epochs", type=at_least(1), help=EPOCHS)
+    add("--batch-size", type=at_least(1), default=32)
+    add("--lr", type=above_zero, help="default: by what is trained and the trunk's width")
+    add("--weight-decay", type=at_least(0.0), help="default: 1 for a frozen trunk, else 0.1")
+    add("--warmup", type=at_least(0.0, 1.0), default=0.1, help="share of the steps")
+    add("--clip", type=above_zero, default=1.0, help="the largest norm of the gradient")
+    add("--accumulate", type=at_least(1), default=1, help="batches to a gradient step")
+    add("--dropout", type=at_least(0.0, 1.0), help="of what is trained; default: config.json's")
+    add("--max-length", type=at_least(1), help="tokens kept of a text; default: the context")
+    add("--seed", type=at_least(0, 2**63), default=0)
+    add("--device", default="auto", choices=DEVICES)
+    add("--dtype", default="auto", choices=DTYPES, help="of the trunk; auto: bfloat16 on GPUs")
+    add("--compile", action="store_true", help="compile the blocks: for long runs")
+    add("--out", type=named, help="folder for the run (default: runs/NAME, made from the choices)")
+    add("--save-every", type=at_least(0.0), default=60.0, metavar="S", help="seconds; default: 60")
+    add("--resume", type=named, metavar="RUN", help="go on with a run that was stopped")
+    add("--quiet", action="store_true", help="print the last table only")
+    return parser
+
+
+def parse(description: str, argv: list[str]) -> argparse.Namespace:
+    """Return what was typed, and `argv` itself; with --resume, what was typed when the run began.
+
+    Raises InputError for flags that contradict each other.
+    """
+    parser = parser_of(description.split("\n")[0])
+    typed = parser.parse_args(argv)
+    if typed.resume:
+        own = ("resume", "quiet", "save_every")
+        if any(getattr(typed, n) != parser.get_default(n) for n in vars(typed).keys() - {*own}):
+            raise InputError(
+                "--resume RUN has the flags of RUN; give none but --save-every and --quiet"
+            )
+        own, argv = argv, read_header(Path(typed.resume))["typed"]
+        typed = parser.parse_args([*argv, *own])
+    if typed.compile and not shutil.which(os.environ.get("CXX", "c++")):
+        raise InputError("--compile needs a C++ compiler, and there is none here; leave it out")
+    if typed.freeze_trunk and typed.warm_head:
+        raise InputError("--freeze-trunk --warm-head: with a frozen trunk nothing comes after")
+    of_lora = (typed.lora_on, typed.lora_alpha, typed.lora_dropout)
+    if typed.lora is None and any(flag is not None for flag in of_lora):
+        raise InputError("--lora-on, --lora-alpha and --lora-dropout go with --lora R")
+    if typed.in_last is not None and typed.lora is None and typed.adapter is None:
+        raise InputError("--in-last goes with --lora or --adapter")
+    typed.argv = argv
+    return typed
+
+
+# Learning rate times n_embd, for what is small or new: chosen on mirrored's dev split, with tiny
+RATES = {"lora": 0.5, "adapter": 0.8, "prompt": 2.5, "prefix": 8.0, "vectors": 1.3}
+
+
+def settle(typed: argparse.Namespace, checkpoint: Checkpoint, texts: int, processes=1) -> dict:
+    """Return the settings of a run: the flags, and where they were left out, what suits.
+
+    What suits depends on what is trained, and on the sizes of the trunk and the data. Matrices are
+    trained at 32 / n_embd², which was best on dev with tiny (5e-4), and is near what is usual for
+    gpt2 (5e-5). Raises InputError for what does not fit the trunk.
+    """
+    if processes > texts:
+        raise InputError(f"{processes} processes for {texts} texts; start fewer")
+    config, names = checkpoint.config, names_of(typed, checkpoint)
+    settings = {n: value for n, value in vars(typed).items() if n not in ("resume", "argv")}
+    settings |= {"weights": checkpoint.name, "device": device_of(typed.device)}
+    settings["dtype"] = dtype_of(typed.dtype, settings["device"])
+    if typed.data not in NAMED and Path(typed.data).exists():
+        settings["data"] = os.path.abspath(typed.data)  # to be found from another folder, too
+    suits = {"lr": min(1e-3, 32 / config.n_embd**2), "weight_decay": 0.1}
+    suits["epochs"] = 3 if texts >= 5000 else 6
+    if typed.freeze_trunk:
+        suits = {name: getattr(HEAD, name) for name in suits}
+    elif method := method_of(settings):
+        suits["lr"] = RATES[method] / config.n_embd
+    elif all(dimensions < 2 for dimensions in names.values()):
+        suits["lr"] = RATES["vectors"] / config.n_embd
+    if typed.lora is not None:
+        suits |= {"lora_on": "c_attn", "lora_alpha": 2.0 * typed.lora, "lora_dropout": 0.0}
+    least, most = room_for_text(config, settings)
+    if most < least:
+        raise InputError(f"no room is left for a text in a context of {config.n_positions} tokens")
+    suits["max_length"] = most
+    settings |= {name: value for name, value in suits.items() if settings[name] is None}
+    length = settings["max_length"]
+    if not least <= length <= most:
+        raise InputError(f"--max-length {length}: it can be {least} to {most} tokens here")
+    return settings
+
+
+def names_of(typed: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, int]:
+    """Return the trunk's tensors that the flags name as trainable, and their dimensions."""
+    if method_of(vars(typed)):
+        return {}
+    with torch.device("meta"):
+        trunk = GPT2(checkpoint.config)
+    try:
+        names = names_to_train(trunk, typed.freeze_trunk, typed.train_last, typed.train_only)
+    except ValueError as error:
+        raise InputError(f"--{error}") from None
+    return {name: trunk.get_parameter(name).dim() for name in names}
