@@ -113,12 +113,12 @@ def check_tensors(path: Path, config: GPT2Config) -> None:
     if extra := sorted(names.keys() - wanted.keys()):
         raise InputError(f"{path} has {first_few(extra)}, which config.json does not ask for")
     for name, shape in wanted.items():
-        dtype, found = header[names[name]]
+        dtype, stored_shape = header[names[name]]
         if dtype not in FLOATS:
             raise InputError(f"{path}: {name} is {dtype}, not one of {first_few(FLOATS)}")
-        if found != shape:
+        if stored_shape != shape:
             raise InputError(
-                f"{path}: {name} has shape {list(found)}, but config.json says {list(shape)}"
+                f"{path}: {name} has shape {list(stored_shape)}, but config.json says {list(shape)}"
             )
 
 

@@ -118,10 +118,10 @@ def values_at(fields, names: list[str], prefix: str = "") -> Iterator[tuple[str,
     first, *rest = names
     if first != "*":
         value = fields.get(first, MISSING) if type(fields) is dict else MISSING
-        found = ((first, value),)
+        items = ((first, value),)
     elif type(fields) is dict:
-        found = fields.items()
+        items = fields.items()
     else:
-        found = enumerate(fields) if type(fields) is list else ()
-    for name, value in found:
+        items = enumerate(fields) if type(fields) is list else ()
+    for name, value in items:
         yield from values_at(value, rest, f"{prefix}{name}.")
