@@ -79,41 +79,6 @@ def train_mode(model: nn.Module) -> None:
             module.drop.train(module.wte.weight.requires_grad or module.wpe.weight.requires_grad)
 
 
-def count(model: Classifier) -> dict[str, int]:
-    """Return how many parameters are trained, and how many there are."""
-    learning = sum(p.numel() for p in trainable(model).values())
-    return {"learning": learning, "total": sum(p.numel() for p in model.parameters())}
-
-
-def table(model: Classifier, added: set[str] = frozenset()) -> str:
-    """Return what is trained, as a table to print; equal blocks are on one line.
-
-    The parameters that a tuning method added have a line of their own.
-    """
-    trunk = model.transformer
-    groups = {"embeddings": [], **{f"h.{i}": [] for i in range(len(trunk.h))}, "ln_f": []}
-    for name, parameter in trunk.named_parameters():
-        part = ".".join(name.split(".")[:2]) if name.startswith("h.") else name.split(".")[0]
-        part = "added" if name in added else "embeddings" if part in ("wte", "wpe") else part
-        groups.setdefault(part, []).append(parameter)
-    groups["score"] = [model.score.weight]
-    lines, before = [], None  # a line: [first group, last group, parameters, trainable ones]
-    for name, parameters in groups.items():
-        sizes = [sum(p.numel() for p in parameters)]
-        sizes.append(sum(p.numel() for p in parameters if p.requires_grad))
-        if name.startswith("h.") and sizes == before:
-            lines[-1] = [lines[-1][0], name, lines[-1][2] + sizes[0], lines[-1][3] + sizes[1]]
-        else:
-            lines.append([name, name, *sizes])
-        before = sizes if name.startswith("h.") else None
-    lines.append(["total", "total", *(sum(line[i] for line in lines) for i in (2, 3))])
-    text = [f"{'':12}{'parameters':>14}{'trainable':>14}"]
-    for first, last, parameters, trained in lines:
-        name = first if first == last else f"{first} - {last}"
-        text.append(f"{name:12}{parameters:14,}{f'{trained:,}' if trained else 'frozen':>14}")
-    return "\n".join(text)
-
-
 def frozen_unchanged(model: Classifier, path: Path) -> bool:
     """Compare every frozen tensor of the trunk, bit for bit, with the file it was loaded from.
 

@@ -53,7 +53,7 @@ class Vectors:
 
 
 def vectors_of(model: Classifier, texts: Tokens) -> Vectors:
-    """Read each text once, and return its pooled vector. `fast/` has the same, faster and stored."""
+    """Read each text once, and return its pooled vector. `fast/` does the same, and stores it."""
     device = model.score.weight.device
     model.eval()
     return Vectors(read_all(model.pooled, texts, device).numpy(), texts.labels, texts.lengths)

@@ -7,8 +7,8 @@ run = load_run(folder)                            # a Run: model, tokenizer, lab
 """
 
 from minigpt.runs.folder import Run, build, load_run, save_run
-from minigpt.runs.journal import Journal, read_state, sha256_of
-from minigpt.runs.report import Clock, peak_memory, report, results, run_name
+from minigpt.runs.journal import Journal, open_journal, sha256_of
+from minigpt.runs.report import Clock, introduction, peak_memory, report, results, run_name, table
 from minigpt.runs.tune import tune
 
 __all__ = [
@@ -16,13 +16,15 @@ __all__ = [
     "Journal",
     "Run",
     "build",
+    "introduction",
     "load_run",
+    "open_journal",
     "peak_memory",
-    "read_state",
     "report",
     "results",
     "run_name",
     "save_run",
     "sha256_of",
+    "table",
     "tune",
 ]

@@ -21,6 +21,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import Tokens
 from minigpt.edge import fields, files
 from minigpt.edge.errors import InputError, Stopped
@@ -225,6 +226,29 @@ def sha256_of(labels: tuple[str, ...], *splits: Tokens) -> str:
     """Return a hash of data as a model reads it: names of the classes, ids, and classes."""
     parts = [(sha256_of_ids(texts), texts.labels.tolist()) for texts in splits]
     return hashlib.sha256(repr((labels, parts)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def open_journal(
+    typed,
+    settings: dict,
+    folder: Path,
+    checkpoint: Checkpoint,
+    data: str,
+    group: Group,
+    clock: Clock,
+) -> Journal:
+    """Return the journal of a new run, or with --resume that of one that was stopped.
+
+    `typed` are the flags of train.py as they were typed, `settings` what they were settled to, and
+    `data` is a hash of the texts. Raises InputError for a run that cannot be resumed.
+    """
+    argv = typed.argv
+    if not typed.resume:  # the same files must be found from another folder, and later
+        argv = [*argv, f"--weights={settings['weights']}", f"--data={settings['data']}"]
+    header = {"typed": argv, "weights": checkpoint.sha256, "texts": data, "processes": group.size}
+    state = read_state(folder, header, clock) if typed.resume else None
+    numbered = typed.out is None and not typed.resume
+    return Journal(folder, numbered, header, typed.save_every, group, clock, typed.quiet, state)
 
 
 def json_line(line: dict) -> str:

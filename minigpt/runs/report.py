@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from minigpt.checkpoints.find import Checkpoint, describe
+from minigpt.classifier import Classifier
 from minigpt.data import Tokens
 from minigpt.edge.errors import InputError
 from minigpt.fit import Training, best_epoch
-from minigpt.freeze import count, frozen_unchanged
+from minigpt.freeze import frozen_unchanged, trainable
 from minigpt.metrics import summarize
 from minigpt.peft import method_of
 
@@ -37,6 +38,53 @@ class Clock:
     def seconds(self) -> dict[str, float]:
         laps = self.laps | {"total": time.monotonic() - self.start}
         return {phase: round(seconds, 3) for phase, seconds in laps.items()}
+
+
+def introduction(
+    checkpoint: Checkpoint, dataset, splits: tuple[Tokens, Tokens, Tokens], max_length: int
+) -> str:
+    """Return what is about to be read, in lines to print."""
+    train, dev, test = map(len, splits)
+    lines = [f"{checkpoint.name} on {dataset.name}: {train} texts, {dev} dev, {test} test"]
+    if truncated := sum(split.truncated for split in splits):
+        said = f"{truncated} of them are longer than {max_length} tokens and were cut at the end"
+        lines.append(said)
+    return "\n".join(lines)
+
+
+def count(model: Classifier) -> dict[str, int]:
+    """Return how many parameters are trained, and how many there are."""
+    learning = sum(p.numel() for p in trainable(model).values())
+    return {"learning": learning, "total": sum(p.numel() for p in model.parameters())}
+
+
+def table(model: Classifier, added: set[str] = frozenset()) -> str:
+    """Return what is trained, as a table to print; equal blocks are on one line.
+
+    The parameters that a tuning method added have a line of their own.
+    """
+    trunk = model.transformer
+    groups = {"embeddings": [], **{f"h.{i}": [] for i in range(len(trunk.h))}, "ln_f": []}
+    for name, parameter in trunk.named_parameters():
+        part = ".".join(name.split(".")[:2]) if name.startswith("h.") else name.split(".")[0]
+        part = "added" if name in added else "embeddings" if part in ("wte", "wpe") else part
+        groups.setdefault(part, []).append(parameter)
+    groups["score"] = [model.score.weight]
+    lines, before = [], None  # a line: [first group, last group, parameters, trainable ones]
+    for name, parameters in groups.items():
+        sizes = [sum(p.numel() for p in parameters)]
+        sizes.append(sum(p.numel() for p in parameters if p.requires_grad))
+        if name.startswith("h.") and sizes == before:
+            lines[-1] = [lines[-1][0], name, lines[-1][2] + sizes[0], lines[-1][3] + sizes[1]]
+        else:
+            lines.append([name, name, *sizes])
+        before = sizes if name.startswith("h.") else None
+    lines.append(["total", "total", *(sum(line[i] for line in lines) for i in (2, 3))])
+    text = [f"{'':12}{'parameters':>14}{'trainable':>14}"]
+    for first, last, parameters, trained in lines:
+        name = first if first == last else f"{first} - {last}"
+        text.append(f"{name:12}{parameters:14,}{f'{trained:,}' if trained else 'frozen':>14}")
+    return "\n".join(text)
 
 
 def results(
