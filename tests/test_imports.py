@@ -14,7 +14,7 @@ PACKAGES = {
     "parallel": EDGE,
     "peft": EDGE,
     "language": EDGE,
-    "fast": EDGE | {"checkpoints"},
+    "fast": EDGE | {"checkpoints", "parallel"},  # a frozen pass in several processes
     "runs": EDGE | {"checkpoints", "fast", "parallel", "peft"},
     "export": EDGE | {"checkpoints", "peft", "runs"},
     "explain": EDGE

@@ -110,10 +110,9 @@ class Journal:
         ]
         epochs = len(lines) - 1
         least, most = (min(n, t.recipe.epochs) * t.steps_per_epoch for n in (epochs, epochs + 1))
-        if state.phase != self.phase or epochs not in range(t.recipe.epochs + 1):
+        fits = epochs in range(t.recipe.epochs + 1) and least <= state.step <= most
+        if state.phase != self.phase or not fits:
             raise InputError(f"{self.folder / STATE} is of another kind of run; start a new one")
-        if not least <= state.step <= most:
-            raise InputError(f"{self.folder / STATE} is damaged: its step is not of its epoch")
         t.step, t.history = state.step, lines
         restore(state.tensors, t, self.group)
         state.tensors.clear()  # which may be gigabytes
@@ -159,8 +158,8 @@ class Journal:
         with self.writing():
             if self.step is not None:
                 files.write(self.folder / STATE, *state)
-            else:  # the folder appears with its first state in it
-                contents = {HISTORY: "".join(map(json_line, self.history)), STATE: state}
+            else:  # the state first: with it, the folder can be resumed
+                contents = {STATE: state, HISTORY: "".join(map(json_line, self.history))}
                 self.folder = files.write_folder(self.folder, contents, self.numbered)
                 self.lock = files.lock(self.folder)
         self.step, self.saved_at = t.step, time.monotonic()
