@@ -1,4 +1,4 @@
-"""What is kept on disk: whole or not there, bounded, and never trusted unread."""
+"""What is stored on disk: whole or not there, bounded, and never trusted unread."""
 
 import os
 import subprocess
@@ -29,14 +29,14 @@ def put(key: str, seed=0, age=0.0):
 
 def test_pieces_come_back_as_one_array_mapped_from_disk():
     put(A)
-    found = cache.load(A, SHAPE, "<f4")
-    assert isinstance(found, np.memmap) and np.array_equal(found, np.concatenate([*pieces()]))
+    array = cache.load(A, SHAPE, "<f4")
+    assert isinstance(array, np.memmap) and np.array_equal(array, np.concatenate([*pieces()]))
     assert cache.load(B, SHAPE, "<f4") is None
     assert cache.load(A, SHAPE, "<i2") is None  # not what it was taken for
 
 
 def test_there_is_never_more_than_a_piece_in_memory():
-    """So that what is kept may be larger than memory."""
+    """So that what is stored may be larger than memory."""
     alive = []
 
     def watched():
