@@ -1,4 +1,4 @@
-"""What is put on a frozen trunk: held against the peft library, finite differences, and itself."""
+"""What tuning adds to a frozen trunk: held against the peft library and finite differences."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,17 @@ from common import oracle_of, some_texts
 from conftest import LORA, random_trunk
 
 from minigpt.checkpoints import describe
-from minigpt.classifier import Classifier
+from minigpt.classifier import POOLINGS, Classifier
 from minigpt.cli.predict import rate
 from minigpt.edge.errors import InputError
-from minigpt.fast.frozen import FrozenPart, first_to_learn, keep
-from minigpt.fit import Recipe, evaluate, fit
-from minigpt.freeze import PRESETS, count, freeze, frozen_unchanged, names_to_learn, train_mode
+from minigpt.fast import FrozenPart, PartialClassifier, precompute
+from minigpt.fast.frozen import first_trainable
+from minigpt.fit import Recipe, Training, read_all, train_to_end
+from minigpt.freeze import PRESETS, freeze, frozen_unchanged, names_to_train, train_mode, trainable
 from minigpt.model import Past
-from minigpt.peft.methods import LoRALinear, merge, put_on
-from minigpt.runs.folder import Run, load_run, save_run
+from minigpt.peft import LoRALinear, merge, put_on
+from minigpt.runs import Run, load_run, save_run
+from minigpt.runs.report import count
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import load_trunk
 
@@ -35,12 +37,12 @@ def some_ids(texts=4, tokens=20):
     return torch.randint(200, (texts, tokens), generator=torch.Generator().manual_seed(0))
 
 
-def tuned(flags, seed=0, trunk=None, size=0.1) -> tuple[Classifier, set[str]]:
-    """Return a classifier with something put on that is not zero any more, and what that is."""
+def tuned(flags, seed=0, trunk=None, size=0.1) -> tuple[PartialClassifier, set[str]]:
+    """Return a classifier to which a method has added something that is not zero; and its names."""
     trunk = trunk or random_trunk(seed)
     torch.manual_seed(seed)
     added = put_on(trunk, flags)
-    model = Classifier(trunk, 2).eval()
+    model = PartialClassifier(trunk, 2).eval()
     freeze(model, added)
     with torch.no_grad():
         for name in added:
@@ -57,61 +59,62 @@ def test_lora_and_adapters_change_nothing_at_the_start(flags):
 
 
 @pytest.mark.parametrize("flags", METHODS, ids=str)
-def test_what_was_put_on_and_the_head_learn_and_nothing_else_moves(flags, checkpoint):
-    found = describe("x", checkpoint)
-    trunk = load_trunk(found.folder)
+def test_what_was_added_and_the_head_are_trained_and_nothing_else_moves(flags, checkpoint):
+    base = describe("x", checkpoint)
+    trunk = load_trunk(base.folder)
     torch.manual_seed(0)
     added = put_on(trunk, flags)
-    model, texts = Classifier(trunk, 2), some_texts()
+    model, texts = PartialClassifier(trunk, 2), some_texts()
     freeze(model, added)
-    learn = {f"transformer.{name}" for name in added} | {"score.weight"}
-    assert {name for name, p in model.named_parameters() if p.requires_grad} == learn
+    names = {f"transformer.{name}" for name in added} | {"score.weight"}
+    assert trainable(model).keys() == names
 
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    fit(model, *(keep(model, texts, found) for _ in "td"), RECIPE)
+    train, dev = (precompute(model, texts, base) for _ in range(2))
+    train_to_end(Training.of(model, RECIPE, len(train)), train, dev)
     moved = {n for n, p in model.named_parameters() if not torch.equal(p.detach(), before[n])}
-    assert moved == learn
-    assert frozen_unchanged(model, found)
+    assert moved == names
+    assert frozen_unchanged(model, base.folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("flags", [LORA, {"adapter": 5}], ids=str)
-def test_below_what_learns_all_is_computed_once(flags, checkpoint):
-    """In the last block only: training begins at block 2, and comes to what it would from ids."""
-    found, texts, results = describe("x", checkpoint), some_texts(), []
-    for kept in (True, False):
-        trunk = load_trunk(found.folder, dropout=0.0)
+def test_below_what_is_trained_all_is_computed_once(flags, checkpoint):
+    """In the last block only: training begins at block 2, and gives the weights that ids give."""
+    base, texts, results = describe("x", checkpoint), some_texts(), []
+    for computed_once in (True, False):
+        trunk = load_trunk(base.folder, dropout=0.0)
         torch.manual_seed(0)
         added = put_on(trunk, flags | {"in_last": 1})
-        model = Classifier(trunk, 2)
+        model = PartialClassifier(trunk, 2)
         freeze(model, added)
-        assert first_to_learn(trunk) == 2
-        data = keep(model, texts, found) if kept else texts
-        fit(model, data, data, RECIPE)
-        results.append([p.detach() for p in model.parameters() if p.requires_grad])
+        assert first_trainable(trunk) == 2
+        data = precompute(model, texts, base) if computed_once else texts
+        train_to_end(Training.of(model, RECIPE, len(data)), data, data)
+        results.append([p.detach() for p in trainable(model).values()])
     for once, anew in zip(*results, strict=True):
         torch.testing.assert_close(once, anew, rtol=1e-4, atol=1e-5)
 
 
-def test_each_method_learns_as_many_numbers_as_its_formula_says():
-    def learning(flags):
+def test_each_method_trains_as_many_parameters_as_its_formula_says():
+    def trained(flags):
         model, _ = tuned(flags)
         return count(model)["learning"] - model.score.weight.numel()
 
     C, L = 24, 3
-    assert learning(LORA) == L * 3 * (C + 3 * C)
-    assert learning(LORA | {"lora_on": "mlp.c_fc", "in_last": 2}) == 2 * 3 * (C + 4 * C)
-    assert learning({"adapter": 5}) == L * 2 * (2 * C * 5 + 5 + C)
-    assert learning({"prompt": 4}) == 4 * C
-    assert learning({"prefix": 4}) == 2 * L * 4 * C
+    assert trained(LORA) == L * 3 * (C + 3 * C)
+    assert trained(LORA | {"lora_on": "mlp.c_fc", "in_last": 2}) == 2 * 3 * (C + 4 * C)
+    assert trained({"adapter": 5}) == L * 2 * (2 * C * 5 + 5 + C)
+    assert trained({"prompt": 4}) == 4 * C
+    assert trained({"prefix": 4}) == 2 * L * 4 * C
 
 
 def test_presets_name_the_tensors_of_their_papers():
     trunk = random_trunk()
     norms = {"h.{}.ln_1.weight", "h.{}.ln_1.bias", "h.{}.ln_2.weight", "h.{}.ln_2.bias"}
     norms = {name.format(i) for name in norms for i in range(3)} | {"ln_f.weight", "ln_f.bias"}
-    assert names_to_learn(trunk, train_only="norms") == norms
+    assert names_to_train(trunk, train_only="norms") == norms
     biases = {name for name, _ in trunk.named_parameters() if name.endswith(".bias")}
-    assert names_to_learn(trunk, train_only="bitfit") == biases
+    assert names_to_train(trunk, train_only="bitfit") == biases
     assert len(biases) == 3 * 6 + 1 and set(PRESETS) == {"norms", "bitfit"}
 
 
@@ -126,7 +129,7 @@ def test_lora_merged_is_lora_and_leaves_plain_layers():
     torch.testing.assert_close(model(*texts), expected, rtol=0, atol=1e-5)
 
 
-def test_lora_drops_out_while_it_learns_and_not_when_it_reads():
+def test_lora_drops_out_while_it_is_trained_and_not_when_it_reads():
     model, _ = tuned(LORA | {"lora_dropout": 0.5})
     layer, x = model.transformer.h[0].attn.c_attn, torch.randn(2, 24)
     train_mode(model)
@@ -161,7 +164,19 @@ def test_a_prompt_is_tokens():
     torch.testing.assert_close(trunk(ids[:, 4:]), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("flags", METHODS, ids=str)
+@torch.no_grad()
+def test_read_in_parts_the_logits_are_those_of_the_plain_classifier(flags, pooling):
+    """Where the last MLP reads one token alone, a prompt is still before the texts."""
+    model, _ = tuned(flags)
+    plain = Classifier(model.transformer, 2, pooling)
+    plain.score, model.pooling = model.score, pooling
+    texts, _ = some_texts().batch(np.arange(24))
+    torch.testing.assert_close(model(*texts), plain(*texts), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("flags", [{"prompt": 4}, {"prefix": 4}], ids=str)
 @torch.no_grad()
 def test_a_text_has_the_same_logits_alone_and_in_a_batch_behind_a_prompt(flags, pooling):
@@ -176,19 +191,19 @@ def test_a_text_has_the_same_logits_alone_and_in_a_batch_behind_a_prompt(flags, 
 @pytest.mark.parametrize("flags", METHODS, ids=str)
 @torch.no_grad()
 def test_reading_only_gives_the_same_logits(flags, pooling):
-    """As `predict` does it: nothing learns any more, and the trunk is packed."""
+    """As `predict` does it: nothing is trained any more, and the trunk is packed."""
     model, added = tuned(flags)
     model.pooling, texts = pooling, some_texts()
     expected = model(*texts.batch(np.arange(24))[0])
-    for learn in (added, set()):
-        freeze(model, learn)
-        logits = evaluate(model, FrozenPart(model).of(texts))
+    for names in (added, set()):
+        freeze(model, names)
+        logits = read_all(FrozenPart(model).logits, texts, "cpu")
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("flags", METHODS, ids=str)
 def test_gradients_are_those_of_finite_differences(flags):
-    """In float64, over every number that was put on, along random directions."""
+    """In float64, over every number that was added, along random directions."""
     trunk = random_trunk(n_layer=2, n_embd=8)
     _, added = tuned(flags, trunk=trunk)
     names, ids = sorted(added), some_ids(3, 6)
@@ -203,21 +218,21 @@ def test_gradients_are_those_of_finite_differences(flags):
 
 @pytest.mark.parametrize("flags", METHODS, ids=str)
 def test_a_run_saved_and_opened_again_answers_the_same_bit_for_bit(flags, checkpoint, tmp_path):
-    found, tokenizer = describe(str(checkpoint), checkpoint), load_tokenizer(checkpoint)
-    trunk = load_trunk(found.folder)
+    base, tokenizer = describe(str(checkpoint), checkpoint), load_tokenizer(checkpoint)
+    trunk = load_trunk(base.folder)
     torch.manual_seed(0)
-    model = Classifier(trunk, 2)
+    model, data = PartialClassifier(trunk, 2), some_texts()
     freeze(model, put_on(trunk, flags))
-    fit(model, some_texts(), some_texts(), RECIPE)
+    train_to_end(Training.of(model, RECIPE, len(data)), data, data)
     plain = {"pool": "last", "dtype": "float32", "append_end": False, "max_length": 50}
     metrics = {
-        "weights": {"name": found.name, "sha256": found.sha256},
+        "weights": {"name": base.name, "sha256": base.sha256},
         "data": {"labels": ["no", "yes"]},
         "recipe": plain | flags,
     }
     save_run(folder := tmp_path / "run", model, metrics)
-    freeze(model, set())  # as `load_run` leaves it: nothing learns any more
-    in_memory = Run(model.eval(), tokenizer, ("no", "yes"), plain | flags, found)
+    freeze(model, set())  # as `load_run` leaves it: nothing is trained any more
+    in_memory = Run(model.eval(), tokenizer, ("no", "yes"), plain | flags, base)
     for texts in (["good"], ["a bad one", "", "the good, the bad"] * 9):
         ours, again = (
             rate(run, FrozenPart(run.model), texts) for run in (in_memory, load_run(str(folder)))
@@ -239,7 +254,7 @@ def peft_config(flags):
 @pytest.mark.parametrize("flags", [LORA, {"prompt": 4}, {"prefix": 4}], ids=str)
 @torch.no_grad()
 def test_the_same_weights_give_the_same_logits_in_the_peft_library(flags):
-    """And learn as many numbers. Text by text: behind a prompt, the library's model is given no ids
+    """And as many are trained. Text by text: behind a prompt, the library's model is given no ids
     and reads at the last place of a padded batch, where there is padding."""
     peft = pytest.importorskip("peft")
     model, _ = tuned(flags)
