@@ -64,7 +64,7 @@ FIGURES = ("weights", "data", "freezing", "recipe", "dev", "test")
 
 
 def outcome(folder) -> dict:
-    """Return what a finished run came to, but for what the clock says and where it lies."""
+    """Return the results of a finished run, but for the times and where it lies."""
     folder = Path(folder)
     assert files_of(folder) == {"metrics.json", "run.json", "learned.safetensors", "history.jsonl"}
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -9,11 +9,14 @@ import time
 
 import pytest
 import torch
-from common import start
-from conftest import ROOT, without_key_bias
+from common import some_texts, start
+from conftest import ROOT, random_trunk, without_key_bias
 from safetensors.torch import load_file
 
-from minigpt.parallel.group import ALONE
+from minigpt import fit
+from minigpt.classifier import Classifier
+from minigpt.freeze import trainable
+from minigpt.parallel import ALONE
 
 
 @pytest.mark.parametrize(
@@ -28,7 +31,7 @@ from minigpt.parallel.group import ALONE
 def test_two_processes_give_the_losses_and_weights_of_one(policy, checkpoint, texts, tmp_path):
     """Seven texts do not halve evenly; of a batch of one there is nothing for the other process."""
     flags = ["--weights", checkpoint, "--data", texts, "--dropout", "0", "--epochs", "2", *policy]
-    found = []
+    results = []
     for processes in (1, 2):
         env_cache = tmp_path / f"cache-{processes}"
         os.environ["MINIGPT_CACHE"] = str(env_cache)  # own_cache puts the old one back
@@ -40,8 +43,8 @@ def test_two_processes_give_the_losses_and_weights_of_one(policy, checkpoint, te
         lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         metrics = json.loads((folder / "metrics.json").read_text())
         losses = [[line["dev_loss"], line.get("train_loss", 0)] for line in lines]
-        found.append((losses, load_file(folder / "learned.safetensors"), metrics["test"]))
-    (losses, weights, test), (losses_2, weights_2, test_2) = found
+        results.append((losses, load_file(folder / "learned.safetensors"), metrics["test"]))
+    (losses, weights, test), (losses_2, weights_2, test_2) = results
     torch.testing.assert_close(torch.tensor(losses), torch.tensor(losses_2), rtol=1e-5, atol=1e-5)
     for name, tensor in weights.items():
         ours, oracle = (without_key_bias(name, t) for t in (weights_2[name], tensor))
@@ -91,3 +94,18 @@ def test_a_process_alone_is_a_group_of_one():
     assert ALONE.share([1, 2, 3]) == [1, 2, 3]
     assert ALONE.all_agree(True) and not ALONE.all_agree(False)
     assert list(ALONE.map(lambda batch: torch.tensor(batch), [[1], [2, 3]]))[1].tolist() == [2, 3]
+
+
+def test_a_group_of_one_trains_as_the_core_does_without_a_group():
+    results = []
+    for group in (fit.ALONE, ALONE):
+        torch.manual_seed(0)
+        model, texts = Classifier(random_trunk(), 2), some_texts()
+        recipe = fit.Recipe(1, 8, 1e-3, 0.1, 0.1, 1.0, 2, seed=0)
+        t = fit.Training.of(model, recipe, len(texts))
+        for _ in fit.fit(t, texts, texts, group):
+            pass
+        results.append((t.history, trainable(model)))
+    (history, weights), (history_2, weights_2) = results
+    assert history == history_2
+    assert all(torch.equal(weights[name], weights_2[name]) for name in weights | weights_2)
