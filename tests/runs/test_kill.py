@@ -93,7 +93,7 @@ def test_a_run_that_is_killed_at_20_random_moments_ends_as_if_it_had_not_been(
             assert status in (0, -signal.SIGKILL), forks.said()
             if (folder / "run.json").exists():
                 break
-            if folder.exists():  # the history is valid, whenever it was killed
+            if (folder / "history.jsonl").exists():  # it is valid, whenever it was killed
                 kills += 1
                 lines = (folder / "history.jsonl").read_text().splitlines()
                 assert all("dev_loss" in json.loads(line) for line in lines)
@@ -161,7 +161,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert "Traceback" not in forks.said()
     process = forks.start("--resume", tmp_path / "run", out="said again")
     said = tmp_path / "said again"
-    wait_for(lambda: said.exists() and "that learn" in said.read_text())
+    wait_for(lambda: said.exists() and "trainable" in said.read_text())
     for _ in range(2):  # the second does not wait for the end of a step, and nothing is lost
         os.kill(process, number)
     assert forks.wait(process) == status
