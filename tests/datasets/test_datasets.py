@@ -59,7 +59,7 @@ def test_every_way_to_write_a_file_gives_the_texts_and_labels(name, tmp_path):
 
 BAD = [
     ("missing.tsv", None, "no such file"),
-    ("notes.txt", "a\t1\n", "ends in .tsv, .csv, .jsonl"),
+    ("notes.doc", "a\t1\n", "ends in .tsv, .csv, .jsonl"),
     ("empty.tsv", "", "no examples"),
     ("empty.csv", "\n", "no examples"),
     ("empty.jsonl", "", "no examples"),
@@ -67,11 +67,11 @@ BAD = [
     ("header.csv", "text,label\n", "no examples"),
     ("latin.tsv", "a\t1\ncaf\xe9\t1\n".encode("latin-1"), "line 2: not UTF-8"),
     ("latin.csv", b"\xef\xbb\xbfa,1\n\xe9,1\n", "line 2: not UTF-8"),
-    ("title.csv", "title,label\nA,1\n", "line 2: no text"),
+    ("title.csv", "title,label\nA,1\n", "line 1: neither a header with text"),
     ("number.jsonl", '{"text": 5, "label": 1}', "line 1: no text"),
     ("three.tsv", "a\tb\t1\n", "neither a header with text|sentence|content and label"),
     ("one.tsv", "a\nb\n", "nor two columns"),
-    ("stars.csv", "review,stars\na,1\nb,0\nc,1\n", "name the columns"),
+    ("stars.csv", "essay,grade\na,1\nb,0\nc,1\n", "say --text-column and --label-column"),
     ("short.tsv", "a\t1\n\nb\n", "line 3: 1 columns instead of 2"),
     ("long.csv", 'text,label\n"a\nb",1\nc,1,2\n', "line 4: 3 columns instead of 2"),
     ("quote.csv", 'text,label\n"a" b,1\n', "line 2: "),

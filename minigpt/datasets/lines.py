@@ -1,0 +1,120 @@
+"""A file's bytes -> numbered lines of text. Knows nothing of what is in them."""
+
+import codecs
+import io
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from minigpt.edge.errors import InputError
+
+LONGEST_LINE = 2**24  # bytes: a line is held in memory, and no text has as many
+MARKS = {  # byte-order marks; those of four bytes first, since FF FE begins two of them
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+# What is not text: how a name ends, how the bytes begin, and what makes a readable file of it
+PANDAS = "import pandas; pandas.read_{kind}({old!r}).to_csv({new!r}, index=False)"
+UNPACK = "import {kind}; open({plain!r}, 'wb').write({kind}.open({old!r}).read())"
+NOT_TEXT = {
+    (".xlsx", ".xlsm", ".xls", ".ods"): (b"\xd0\xcf\x11\xe0", PANDAS.replace("{kind}", "excel")),
+    (".parquet",): (b"PAR1", PANDAS.replace("{kind}", "parquet")),
+    (".feather", ".arrow"): (b"ARROW1", PANDAS.replace("{kind}", "feather")),
+    (".gz",): (b"\x1f\x8b", UNPACK.replace("{kind}", "gzip")),
+    (".bz2",): (b"BZh", UNPACK.replace("{kind}", "bz2")),
+    (".xz",): (b"\xfd7zXZ\0", UNPACK.replace("{kind}", "lzma")),
+    (".zip",): (b"PK\3\4", "import zipfile; zipfile.ZipFile({old!r}).extractall()"),
+}
+
+
+def refuse_what_is_not_text(path: Path) -> None:
+    """Raise InputError for a missing file, and for one in a format that other programs read.
+
+    The message has the lines of Python that convert it.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
+        raise InputError(f"{path} is not a regular file")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    for endings, (magic, python) in NOT_TEXT.items():
+        if path.suffix.lower() in endings or head.startswith(magic):
+            plain = str(path.with_suffix("")) if path.suffix.lower() in endings else f"{path}.txt"
+            new = str(path.with_suffix(".csv"))
+            python = python.format(old=str(path), new=new, plain=plain)
+            raise InputError(f"{path} is not text; convert it with Python: {python}")
+
+
+def numbered_lines(
+    path: Path | int, name: str, encoding: str | None = None, longest: int | None = None
+) -> Iterator[tuple[int, str | InputError]]:
+    """Yield (number, line with its end) for a file, or for file descriptor 0.
+
+    Lines end with \\n. The encoding is UTF-8, or that of the byte-order mark, unless one is given.
+    In place of a line that is not text, or has more than `longest` bytes, there is an InputError.
+    """
+    with open(path, "rb", closefd=path != 0) as file:
+        mark = next((m for m in MARKS if file.peek(4).startswith(m)), None)
+        found = encoding or MARKS.get(mark, "utf-8")
+        if is_by_bytes(found):
+            yield from byte_lines(file, name, found, encoding is None, longest)
+        else:
+            yield from wide_lines(file, name, found, longest)
+
+
+def is_by_bytes(encoding: str) -> bool:
+    """Return whether a line ends with the byte \\n. Raises InputError for what is no encoding."""
+    try:
+        return "\n".encode(encoding) == b"\n"
+    except (LookupError, UnicodeError, ValueError):
+        raise InputError(
+            f"--encoding {encoding}: Python knows no such encoding; try latin-1, cp1252 or utf-16"
+        ) from None
+
+
+def byte_lines(file, name, encoding, guessed, longest):
+    """Yield the lines of an encoding in which each can be read by itself."""
+    limit = -1 if longest is None else longest + 1
+    for number in itertools.count(1):
+        line = file.readline(limit)
+        if not line:
+            return
+        if longest is not None and len(line) > longest:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(longest)
+            yield number, InputError(f"{name}, line {number}: longer than {longest:,} bytes")
+            continue
+        try:
+            text = line.decode(encoding)
+            yield number, text.removeprefix("\ufeff") if number == 1 else text
+        except UnicodeError:
+            yield number, InputError(f"{name}, line {number}: {not_in(encoding, guessed)}")
+
+
+def wide_lines(file, name, encoding, longest):
+    """Yield the lines of UTF-16 and its like; an error is the last that is yielded."""
+    number, limit = 1, -1 if longest is None else longest // 2 + 1
+    try:
+        text = io.TextIOWrapper(file, encoding, newline="\n")
+        while line := text.readline(limit):
+            if 0 < limit <= len(line):
+                while line and not line.endswith("\n"):
+                    line = text.readline(limit)
+                yield number, InputError(f"{name}, line {number}: longer than {longest:,} bytes")
+            else:
+                yield number, line.removeprefix("\ufeff") if number == 1 else line
+            number += 1
+    except UnicodeError:
+        yield number, InputError(f"{name}, line {number} or soon after: {not_in(encoding, False)}")
+
+
+def not_in(encoding: str, guessed: bool) -> str:
+    """Return what is wrong with bytes that an encoding does not have, and what to do."""
+    if guessed:
+        return "not UTF-8; say what it is with --encoding, such as --encoding latin-1"
+    return f"not {encoding}; say another --encoding, or leave it out for UTF-8"

@@ -1,0 +1,248 @@
+"""A .csv, .tsv or .txt file -> rows with named columns.
+
+A first pass over the file finds how lines are cut (commas, semicolons, tabs; quoted or not): the
+first way with which the whole file agrees, which is surer than `csv.Sniffer`, who looks at a part.
+A second pass reads. Neither holds more than a row in memory.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from minigpt.datasets.columns import (
+    AS_FOUND,
+    KNOWN,
+    Columns,
+    Reading,
+    Values,
+    columns_by_number,
+    columns_by_values,
+    find_columns,
+    unclear,
+)
+from minigpt.datasets.lines import numbered_lines
+from minigpt.edge.errors import InputError
+
+FASTTEXT = (
+    "rows = [line.rstrip().partition(' ')[::2] for line in open({old!r}, encoding='utf-8')]; "
+    "open({new!r}, 'w', encoding='utf-8').writelines(f'{{t}}\\t{{k[9:]}}\\n' for k, t in rows)"
+)
+Row = tuple[int, list[str] | InputError]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+    """How a line is cut into columns."""
+
+    delimiter: str
+    quoted: bool  # as RFC 4180 has it; else a quote is a quote
+
+    def rows(self, lines, path: Path) -> Iterator[Row]:
+        """Yield (line number, cells, or an InputError); empty lines are left out."""
+        if self.quoted:
+            yield from quoted_rows(lines, self.delimiter, path)
+            return
+        most = 1 if self.delimiter == " " else -1
+        for number, line in lines:
+            if isinstance(line, str):
+                line = line.removesuffix("\n").removesuffix("\r") if line[-1:] == "\n" else line
+                line = line and line.split(self.delimiter, most)
+            if line:
+                yield number, line
+
+
+COMMA, TAB, QUOTED_TAB = Dialect(",", True), Dialect("\t", False), Dialect("\t", True)
+SPACE = Dialect(" ", False)  # the first one
+OF_CSV = (COMMA, Dialect(";", True), QUOTED_TAB, TAB, Dialect("|", True))
+
+
+def quoted_rows(lines, delimiter: str, path: Path) -> Iterator[Row]:
+    """Yield the rows of csv.reader; what it cannot read is the last of them."""
+
+    def text():
+        for _, line in lines:
+            if isinstance(line, InputError):
+                raise line
+            yield from io.StringIO(line, newline="")  # \r alone ends a line, too
+
+    reader = csv.reader(text(), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        yield reader.line_num, InputError(f"{path}, line {reader.line_num}: {error}")
+    except InputError as error:
+        yield reader.line_num + 1, error
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What a pass over a whole file found under one dialect."""
+
+    dialect: Dialect
+    line: int  # of the first row
+    first: list[str]
+    n: int  # rows, without the bad ones
+    error: InputError | None  # of the first bad one
+    regular: bool  # all rows have the first one's columns, and there is more than one
+    quotes: bool  # a cell begins with a quote
+    columns: list[Values]
+
+    @property
+    def width(self) -> int:
+        """How many columns there are, without those at the end that are always empty."""
+        filled = [i + 1 for i, column in enumerate(self.columns) if column.filled]
+        return max(filled, default=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the rows of a file are to be read."""
+
+    dialect: Dialect
+    names: tuple[str, ...]  # of the columns; those without a name are ignored
+    total: int  # columns, with the empty ones at the end
+    header: int  # the line of the header, or 0
+    columns: Columns
+    said: tuple[str, ...]  # what was guessed
+
+
+def survey(path: Path, dialect: Dialect, reading: Reading, longest: int | None) -> Survey:
+    """Read all of a file by a dialect; return what was found."""
+    csv.field_size_limit(longest or 2**31 - 1)  # a text may be long
+    lines = numbered_lines(path, str(path), reading.encoding, longest)
+    begin, first, n, error, regular, quotes, columns, least = 0, [], 0, None, True, False, [], 0
+    for number, row in dialect.rows(lines, path):
+        if isinstance(row, InputError):
+            error = error or row
+            continue
+        if not first:
+            begin, first, columns = number, row, [Values() for _ in row]
+            least = max((i + 1 for i, cell in enumerate(row) if cell.strip()), default=0)
+        n += 1
+        regular = regular and len(row) >= least and not any(map(str.strip, row[len(first) :]))
+        quotes = quotes or any(cell.startswith('"') for cell in row)
+        for column, cell in zip(columns, row, strict=False):
+            column.add(cell)
+    regular = regular and error is None and len(first) > 1
+    return Survey(dialect, begin, first, n, error, regular, quotes, columns)
+
+
+def chosen(path: Path, reading: Reading, longest: int | None) -> Survey:
+    """Return the survey of the dialect that a file is written in.
+
+    Of .csv it is the first with which the whole file agrees, or else the comma. A file with tabs is
+    quoted if a cell begins with a quote and all of it parses so, unless what quotes would join are
+    whole rows by themselves.
+    """
+    if path.suffix.lower() == ".csv":
+        surveys = []
+        for dialect in OF_CSV:
+            surveys.append(survey(path, dialect, reading, longest))
+            if surveys[-1].regular or not (surveys[-1].first or surveys[-1].error):
+                return surveys[-1]
+        return surveys[0]
+    plain = survey(path, TAB, reading, longest)
+    if path.suffix.lower() == ".txt" and len(plain.first) == 1:
+        return survey(path, SPACE, reading, longest)
+    if plain.quotes:
+        quoted = survey(path, QUOTED_TAB, reading, longest)
+        if quoted.regular and not (plain.regular and plain.n > quoted.n):
+            return quoted
+    return plain
+
+
+def layout_of(
+    path: Path, reading: Reading = AS_FOUND, labelled=True, longest: int | None = None
+) -> Layout | None:
+    """Return how a table is to be read, or None if it has no rows. Raises InputError."""
+    found = chosen(path, reading, longest)
+    if not found.first:
+        if found.error:
+            raise found.error
+        return None
+    if found.first[0].startswith("__label__"):
+        python = FASTTEXT.format(old=str(path), new=str(path.with_suffix(".tsv")))
+        raise InputError(f"{path} is in fastText's format; convert it with Python: {python}")
+    names, header = names_of(found, path, reading, labelled)
+    where, flags = f"{path}, line {found.line}", Reading(reading.text, reading.label)
+    columns = find_columns(names, flags, where, labelled)
+    if not columns.text or (labelled and columns.label is None):
+        raise unclear(path, found.line, found.first)
+    said = dialect_said(found.dialect, path.suffix.lower())
+    if header:
+        said += [columns.guess] if columns.guess else []
+        if len(found.first) > len(names):
+            said.append("columns at the end without a name are ignored")
+    elif not reading.by_number:
+        taken = ", ".join(f"column {i} is the {name}" for i, name in enumerate(names, 1) if name)
+        said.append(f"there is no header; {taken}")
+    line = found.line if header else 0
+    return Layout(found.dialect, tuple(names), len(found.first), line, columns, tuple(said))
+
+
+def dialect_said(dialect: Dialect, ending: str) -> list[str]:
+    """Return what was guessed about how lines are cut into columns, in words."""
+    if dialect.delimiter == " ":
+        return ["columns are separated by the first space"]
+    if ending == ".csv":
+        mark = "tabs" if dialect.delimiter == "\t" else dialect.delimiter
+        return [] if dialect == COMMA else [f"columns are separated by {mark}"]
+    return ["read as quoted, as all of it parses so"] if dialect.quoted else []
+
+
+def names_of(found: Survey, path: Path, reading: Reading, labelled: bool):
+    """Return (names of the columns, whether the first row has them). Raises InputError."""
+    where, first = f"{path}, line {found.line}", [name.strip() for name in found.first]
+    keys = {name.lower() for name in first}
+    named = max((i + 1 for i, name in enumerate(first) if name), default=0)
+    if reading.by_number and not {*reading.text, reading.label} & {*first}:
+        return columns_by_number(reading, found.width, where), False
+    if reading.text or reading.label is not None:
+        return first[:named], True
+    if keys & KNOWN and found.dialect != SPACE:
+        columns = find_columns(first, AS_FOUND, where, labelled)
+        if columns.text and (columns.label or not labelled):
+            return first[:named], True
+        if "label" in keys:
+            raise unclear(path, found.line, found.first)
+    names = reading.order or names_without_header(found, labelled)
+    if names is None or len(names) != found.width:
+        raise unclear(path, found.line, found.first)
+    return list(names), False
+
+
+def names_without_header(found: Survey, labelled: bool) -> list[str] | None:
+    """Return what the columns are by their values, or None where that is not sure."""
+    if found.width < 2 and not labelled:
+        return ["text"]
+    columns = found.columns[: found.width]
+    if found.dialect == SPACE:
+        sure = len(columns) == 2 and columns[0].are_few_labels(found.n)
+        return ["label", "text"] if sure else None
+    if found.n < 3 and not labelled:
+        return None
+    return columns_by_values(columns, found.n)
+
+
+def table(path: Path, layout: Layout, reading: Reading, longest: int | None):
+    """Yield the records of a table."""
+    csv.field_size_limit(longest or 2**31 - 1)
+    lines = numbered_lines(path, str(path), reading.encoding, longest)
+    width = len(layout.names)
+    for number, row in layout.dialect.rows(lines, path):
+        where = f"{path}, line {number}"
+        if number == layout.header:
+            continue
+        if isinstance(row, InputError):
+            yield where, row, None
+        elif len(row) < width or any(map(str.strip, row[layout.total :])):
+            error = InputError(f"{where}: {len(row)} columns instead of {width}")
+            yield where, error, None
+        else:
+            record = dict(zip(layout.names, row, strict=False))
+            record.pop("", None)
+            yield where, record, layout.columns
