@@ -3,6 +3,7 @@
 Read from top to bottom: data goes text -> ids -> hidden states -> one pooled vector -> logits.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from minigpt.cli.flag_types import device_of
 from minigpt.cli.program import errors_for_people
 from minigpt.cli.train_flags import parse, settle
 from minigpt.data import tokenize
-from minigpt.datasets import load_dataset
+from minigpt.datasets import Reading, load_dataset
 from minigpt.edge.files import check_output_folder
 from minigpt.fast import precompute, reuse_memory
 from minigpt.fit import evaluate
@@ -34,10 +35,12 @@ def job(typed, clock, group):
     """Load, freeze, train, test, save; or, with --resume, go on where a run was stopped."""
     torch.manual_seed(typed.seed)
     say = (lambda *_: None) if typed.quiet or group.rank > 0 else print
+    note = (lambda *_: None) if group.rank > 0 else functools.partial(print, file=sys.stderr)
     out = Path(typed.resume) if typed.resume else check_output_folder(typed.out)
 
     # 1. Load the trunk as pre-training left it, its tokenizer, and the texts
-    checkpoint, dataset = find_checkpoint(typed.weights), load_dataset(typed.data, typed.seed)
+    checkpoint = find_checkpoint(typed.weights)
+    dataset = load_dataset(typed.data, typed.seed, Reading.of(typed), note)
     tokenizer = open_tokenizer(checkpoint)
     settings = settle(typed, checkpoint, len(dataset.train), group.size)
     model, added = runs.build(checkpoint, settings, len(dataset.labels), settings["dropout"])
@@ -54,8 +57,9 @@ def job(typed, clock, group):
             block.compile(dynamic=True)
 
     # 3. Text -> ids
+    how = tokenizer, settings["max_length"], typed.append_end, typed.keep
     splits = train, dev, test = [
-        tokenize(split, dataset.labels, tokenizer, settings["max_length"], typed.append_end)
+        tokenize(split, dataset.labels, *how)
         for split in (dataset.train, dataset.dev, dataset.test)
     ]
     say(runs.introduction(checkpoint, dataset, splits, settings["max_length"]))

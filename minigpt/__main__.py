@@ -1,4 +1,4 @@
-"""python -m minigpt predict | generate | explain | export | cache"""
+"""python -m minigpt predict | evaluate | generate | explain | export | cache"""
 
 from minigpt.cli import errors_for_people, main
 

@@ -69,8 +69,9 @@ def tokenize(
     tokenizer: tiktoken.Encoding,
     max_length: int,
     append_end: bool = False,
+    keep: str = "start",
 ) -> Tokens:
-    """Encode texts; cut those longer than `max_length` tokens at their end, and count them.
+    """Encode texts; of those longer than `max_length` tokens keep the start or end, and count them.
 
     With `append_end`, every text is followed by the end-of-text token, within the limit. An empty
     text becomes that one token, since there must be something to read.
@@ -78,10 +79,14 @@ def tokenize(
     end = [tokenizer.eot_token] if append_end else []
     room = max_length - len(end)
     encoded, truncated = [], 0
-    texts = [e.text[: LONGEST * max_length] for e in examples]  # the rest is over the limit anyway
+    most = LONGEST * max_length  # characters: the rest is over the limit anyway
+    whole, part = slice(most), slice(room)
+    if keep == "end":
+        whole, part = slice(-most, None), slice(-room, None)
+    texts = [e.text[whole] for e in examples]
     for ids in tokenizer.encode_ordinary_batch(texts, num_threads=2):
         truncated += len(ids) > room
-        encoded.append(np.array(ids[:room] + end or [tokenizer.eot_token], dtype=np.int64))
+        encoded.append(np.array(ids[part] + end or [tokenizer.eot_token], dtype=np.int64))
     return Tokens(encoded, torch.tensor([labels.index(e.label) for e in examples]), truncated)
 
 

@@ -49,6 +49,7 @@ class Training:
     losses: list[torch.Tensor] = dataclasses.field(default_factory=list)  # of this epoch's steps
     history: list[dict] = dataclasses.field(default_factory=list)  # a line for each evaluation
     gradient_norm: torch.Tensor | None = None  # of the last step, before it was clipped
+    class_weights: torch.Tensor | None = None  # (K,) in the loss; none: each text counts the same
 
     @property
     def steps(self) -> int:
@@ -145,6 +146,12 @@ def steps_of(examples, recipe: Recipe, epoch: int) -> list[list[np.ndarray]]:
     return [order[i : i + recipe.accumulate] for i in range(0, len(order), recipe.accumulate)]
 
 
+def loss_of(t: Training, logits, labels, reduction="mean") -> torch.Tensor:  # (B, K), (B,)
+    """Return the cross-entropy, each class with its weight if there are weights."""
+    weights = None if t.class_weights is None else t.class_weights.to(logits)
+    return F.cross_entropy(logits, labels, weights, reduction=reduction)
+
+
 def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> None:
     """Take one gradient step over batches of texts.
 
@@ -157,7 +164,7 @@ def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> 
         if len(share):
             inputs, labels = examples.batch(share)
             *inputs, labels = to_device([*inputs, labels], device)
-            loss = F.cross_entropy(t.model(*inputs), labels, reduction="sum")
+            loss = loss_of(t, t.model(*inputs), labels, "sum")
             (loss / texts).backward()
             total += loss.detach()
     group.add_up(total, t.parameters)
@@ -181,7 +188,7 @@ def assess(t: Training, train, dev, group=ALONE) -> None:
         line["lr"] = learning_rate(t.step - 1, t.steps, t.recipe)
         line["train_loss"] = torch.stack(t.losses).sum().item() / len(train)
     logits = evaluate(t.model, dev, group)
-    line["dev_loss"] = F.cross_entropy(logits, dev.labels).item()
+    line["dev_loss"] = loss_of(t, logits, dev.labels).item()
     line["dev_accuracy"] = (logits.argmax(1) == dev.labels).double().mean().item()
     if line["dev_loss"] < min((before["dev_loss"] for before in t.history), default=math.inf):
         t.best = values_of(t.model)

@@ -104,6 +104,7 @@ def fit_head(
     dev: Vectors,
     recipe: Recipe = HEAD,
     run: Callable[[Training, Vectors, Vectors], None] = train_to_end,
+    class_weights: torch.Tensor | None = None,  # (K,)
 ) -> Training:
     """Train `score`, (C -> K) without a bias, on vectors; return the training at its end.
 
@@ -111,6 +112,7 @@ def fit_head(
     """
     head = Conditioned(conditioner(train), score.out_features).to(score.weight.device)
     t = Training.of(head, recipe, len(train))
+    t.class_weights = class_weights
     run(t, train, dev)
     with torch.no_grad():
         score.weight.copy_(head.matrix())

@@ -60,7 +60,9 @@ def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:
         "n": n,
         "accuracy": right / n,
         "interval": wilson_interval(right, n),
+        "commonest": confusion.sum(1).max().item() / n,  # what always naming one class gets
         "macro_f1": macro_f1(confusion),
+        "recall": (confusion.diag() / confusion.sum(1).clamp(min=1)).tolist(),  # (K,)
         "loss": F.cross_entropy(logits, truth).item(),
         "confusion": confusion.tolist(),
     }
@@ -76,5 +78,6 @@ def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:
             if pairs:
                 same_kind = [examples[i] for i in of_kind]
                 ordered, n = pairs_in_order(logits[of_kind], same_kind, labels)
-                figure["pairs"] = ordered / max(1, n)
+                if n:  # twins may be of different kinds
+                    figure["pairs"] = ordered / n
     return figures

@@ -1,12 +1,15 @@
-"""The commands of python -m minigpt, but for predict, which has a file of its own."""
+"""The commands of python -m minigpt; predict and evaluate have files of their own."""
 
 import sys
 import time
 
+from minigpt import __version__
 from minigpt.checkpoints import find_checkpoint, open_tokenizer
-from minigpt.cli.flag_types import at_least
-from minigpt.cli.predict import predict
+from minigpt.cli.evaluate import evaluate
+from minigpt.cli.flag_types import at_least, named, refuse_run
+from minigpt.cli.predict import lines_of, predict
 from minigpt.cli.program import Parser
+from minigpt.cli.train_flags import WEIGHTS
 from minigpt.export.export import KINDS, export
 from minigpt.fast.packed import packed_to_generate
 from minigpt.fast.store import cache_limit, entries, remove, size_of, states_folder, title_of
@@ -15,24 +18,27 @@ from minigpt.weights import load_trunk
 
 
 def generate(argv: list[str]) -> None:
-    """Continue a text, one token after the other."""
+    """Continue a text, one token after the other; with `-`, each line of stdin."""
     parser = Parser(prog="python -m minigpt generate", description=generate.__doc__)
-    parser.add_argument("prompt", metavar="PROMPT")
-    parser.add_argument("--weights", help="gpt2, tiny, a folder, or ORG/REPO")
-    parser.add_argument("--tokens", type=at_least(1), default=100)
-    parser.add_argument("--temperature", type=at_least(0.0), default=0.8, help="0: the likeliest")
-    parser.add_argument("--top-k", type=at_least(1), default=40)
-    parser.add_argument("--seed", type=at_least(0, 2**63), default=0)
+    add = parser.add_argument
+    add("prompt", metavar="PROMPT", help="'-' continues each line of stdin")
+    add("--weights", type=named, help=WEIGHTS)
+    add("--tokens", type=at_least(1), default=100, help="how many, at most")
+    add("--temperature", type=at_least(0.0), default=0.8, help="0: always the likeliest token")
+    add("--top-k", type=at_least(1), default=40, help="draw from so many tokens only")
+    add("--seed", type=at_least(0, 2**63), default=0, help="of the tokens that are drawn")
     args = parser.parse_intermixed_args(argv)
+    refuse_run(args.weights, "generate with those: a run classifies (predict)")
     checkpoint = find_checkpoint(args.weights)
     tokenizer = open_tokenizer(checkpoint)
     trunk = packed_to_generate(load_trunk(checkpoint.folder))
     how = {name: getattr(args, name) for name in ("tokens", "temperature", "top_k", "seed")}
-    pieces = generate_text(trunk, tokenizer, args.prompt, **how)
-    print(args.prompt, end=next(pieces), flush=True)  # nothing is printed if the first piece fails
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+    for prompt in lines_of(0, "stdin") if args.prompt == "-" else [args.prompt]:
+        pieces = generate_text(trunk, tokenizer, prompt, **how)
+        print(prompt, end=next(pieces), flush=True)  # nothing is printed if the first piece fails
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
 
 
 def cache(argv: list[str]) -> None:
@@ -58,7 +64,7 @@ def export_(argv: list[str]) -> None:
     parser = Parser(prog="python -m minigpt export", description=export_.__doc__)
     parser.add_argument("run", metavar="RUN", help="the folder that train.py made")
     parser.add_argument("--to", required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("--as", dest="kind", default=KINDS[0], choices=KINDS)
+    parser.add_argument("--as", dest="kind", default=KINDS[0], choices=KINDS, help="what opens it")
     args = parser.parse_args(argv)
     how = export(args.run, args.to, args.kind)
     print(f"{args.to} is written; it opens with\n\n{how}")
@@ -73,6 +79,7 @@ def explain(argv: list[str]) -> None:
 
 COMMANDS = {
     "predict": predict,
+    "evaluate": evaluate,
     "generate": generate,
     "explain": explain,
     "export": export_,
@@ -82,6 +89,11 @@ COMMANDS = {
 
 def main():
     """Hand over to the command that is named first."""
-    parser = Parser(prog="python -m minigpt", epilog="each has a --help of its own")
-    parser.add_argument("command", choices=COMMANDS)
+    lines = [f"  {name:10} {does.__doc__.split(chr(10))[0]}" for name, does in COMMANDS.items()]
+    parser = Parser(
+        prog="python -m minigpt",
+        description="\n".join(["commands, each with a --help of its own:", *lines]),
+    )
+    parser.add_argument("--version", action="version", version=f"minigpt {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     COMMANDS[parser.parse_args(sys.argv[1:2]).command](sys.argv[2:])

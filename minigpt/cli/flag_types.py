@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from pathlib import Path
 
 import torch
 
@@ -9,6 +10,11 @@ from minigpt.edge.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16")
+TEXT_COLUMN = (
+    "where the text is, several joined by a space; numbers from 1 where there is no header; "
+    "default: by the usual names"
+)
+LABEL_COLUMN = "where the label is, by name or number; default: by the usual names"
 
 
 def at_least(least, below=math.inf):
@@ -41,6 +47,25 @@ def named(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text
+
+
+def add_reading(add, label: bool = True) -> None:
+    """Add the flags that say how a file of texts is to be read."""
+    add("--text-column", type=named, metavar="NAME[,NAME]", help=TEXT_COLUMN)
+    if label:
+        add("--label-column", type=named, metavar="NAME", help=LABEL_COLUMN)
+    add("--encoding", type=named, metavar="E", help="of files; default: UTF-8, or as they begin")
+
+
+def refuse_run(weights: str | None, instead: str) -> None:
+    """Raise InputError if `--weights` is the folder of a run of train.py, which has no weights."""
+    folder = Path(weights or "")
+    run = any((folder / name).is_file() for name in ("run.json", "state.safetensors"))
+    if weights and run and not (folder / "config.json").is_file():
+        raise InputError(
+            f"--weights {weights} is a run, a classifier without the weights it stands on (its "
+            f"run.json names them); {instead}"
+        )
 
 
 def device_of(name: str) -> str:

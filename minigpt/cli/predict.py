@@ -1,25 +1,37 @@
-"""python -m minigpt predict: classify a few texts, or a file of any size line by line."""
+"""python -m minigpt predict: classify a few texts, or a file of any size, a row at a time."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
-from minigpt.cli.flag_types import DEVICES, device_of
+from minigpt.cli.flag_types import DEVICES, add_reading, device_of
 from minigpt.cli.program import Parser
 from minigpt.data import Example, tokenize
+from minigpt.datasets import LONGEST_LINE, Reading, numbered_lines, records, text_of
 from minigpt.edge.errors import InputError
 from minigpt.fast import FrozenPart
 from minigpt.fit import read_all
 from minigpt.runs import Run, load_run
 
-LONGEST_LINE = 2**24  # bytes: a line is held in memory, and no text has as many
-
-
 CHUNK = 64  # texts that are read together; from stdin, each is answered as it comes
+BY_COLUMN = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A text to classify, and the object that it is a part of, if any."""
+
+    text: str
+    record: dict | None = None
+
+    def __len__(self):
+        return len(self.text)
 
 
 @dataclasses.dataclass
@@ -35,7 +47,7 @@ class Skipped:
             self.first.append(where)
 
 
-def chunks_of(args, skipped: Skipped) -> Iterator[list[str]]:
+def chunks_of(args, skipped: Skipped) -> Iterator[list[Text]]:
     """Yield the texts to classify, in lists: neither a file nor stdin need fit in memory.
 
     A line that is not text raises InputError, after what was before it, or is counted with
@@ -46,13 +58,15 @@ def chunks_of(args, skipped: Skipped) -> Iterator[list[str]]:
     bad = skipped if args.skip_bad else None
     for is_stdin, texts in itertools.groupby(args.texts, "-".__eq__):
         for _ in texts if is_stdin else ():
-            yield from chunked(lines_of(0, "stdin", bad), 1)
-        yield from chunked(texts, CHUNK)
+            yield from chunked(map(Text, lines_of(0, "stdin", bad, args.encoding)), 1)
+        yield from chunked(map(Text, texts), CHUNK)
     if args.file:
-        yield from chunked(lines_of(args.file, args.file, bad), CHUNK)
+        by_column = Path(args.file).suffix.lower() in BY_COLUMN or args.text_column
+        texts = texts_of_records if by_column else texts_of_file
+        yield from chunked(texts(args, bad), CHUNK)
 
 
-def chunked(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+def chunked(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
     """Yield texts in lists of `size`, or fewer if they are long; an error waits for its turn."""
     chunk, error = [], None
     while error is None:
@@ -67,66 +81,119 @@ def chunked(texts: Iterator[str], size: int) -> Iterator[list[str]]:
         raise error
 
 
-def lines_of(file: str | int, name: str, bad: Skipped | None) -> Iterator[str]:
+def texts_of_file(args, bad: Skipped | None) -> Iterator[Text]:
+    """Yield the lines of --file."""
+    return map(Text, lines_of(args.file, args.file, bad, args.encoding))
+
+
+def lines_of(
+    file: str | int, name: str, bad: Skipped | None = None, encoding: str | None = None
+) -> Iterator[str]:
     """Yield the lines of a file, or of file descriptor 0, without their ends."""
-    with open(file, "rb", closefd=file != 0) as lines:
-        for number in itertools.count(1):
-            line = lines.readline(LONGEST_LINE + 1)
-            if not line:
-                return
-            where, wrong = f"{name}, line {number}", ""
-            if len(line) > LONGEST_LINE:
-                wrong = f"longer than {LONGEST_LINE:,} bytes"
-                while line and not line.endswith(b"\n"):
-                    line = lines.readline(LONGEST_LINE)
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                wrong = wrong or "not UTF-8"
-            if not wrong:
-                yield text.rstrip("\r\n")
-            elif bad is None:
-                raise InputError(f"{where}: {wrong}; mend it, or go on past it with --skip-bad")
-            else:
-                bad.add(where)
+    for number, line in numbered_lines(file, name, encoding, LONGEST_LINE):
+        if isinstance(line, InputError):
+            pass_over(line, f"{name}, line {number}", bad)
+            continue
+        if number == 1 and is_object(line):
+            raise InputError(
+                f"{name}, line 1: a JSON object, not a text; give a file with a name in .jsonl"
+            )
+        yield line.rstrip("\r\n")
 
 
-def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (texts, K)
-    """Return the probability of each class."""
-    examples = [Example(text, run.labels[0]) for text in texts]  # any label will do
-    tokens = tokenize(examples, run.labels, run.tokenizer, run.max_length, run.append_end)
-    return read_all(part.logits, tokens, part.device).softmax(1)
+def is_object(line: str) -> bool:
+    """Return whether a line is a JSON object."""
+    try:
+        return line.lstrip().startswith("{") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def texts_of_records(args, bad: Skipped | None) -> Iterator[Text]:
+    """Yield the texts of --file by the column that has them."""
+    note = functools.partial(print, file=sys.stderr)
+    read = records(Path(args.file), Reading.of(args), note, labelled=False, longest=LONGEST_LINE)
+    for where, record, columns in read:
+        try:
+            if isinstance(record, InputError):
+                raise record
+            text = Text(text_of(record, columns, where), record)
+        except InputError as error:
+            pass_over(error, where, bad)
+            continue
+        yield text
+
+
+def pass_over(error: InputError, where: str, bad: Skipped | None) -> None:
+    """Count a bad line with --skip-bad; else raise InputError."""
+    if bad is None:
+        raise InputError(f"{error}; mend it, or go on past it with --skip-bad") from None
+    bad.add(where)
+
+
+def rate_examples(run: Run, part: FrozenPart, examples: list[Example]) -> tuple[torch.Tensor, int]:
+    """Return logits, (N, K), and how many texts were cut."""
+    how = run.tokenizer, run.max_length, run.append_end, run.keep
+    tokens = tokenize(examples, run.labels, *how)
+    return read_all(part.logits, tokens, part.device), tokens.truncated
+
+
+def rate(run: Run, part: FrozenPart, texts: list[str]) -> tuple[torch.Tensor, int]:
+    """Return the probability of each class, (N, K), and how many texts were cut."""
+    logits, cut = rate_examples(run, part, [Example(text, run.labels[0]) for text in texts])
+    return logits.softmax(1), cut  # (any label would have done)
+
+
+def cut_at(run: Run, cut: int, texts: int) -> str:
+    """Return how many texts were cut, in words."""
+    return (
+        f"{cut} of {texts} texts are longer than {run.max_length} tokens: their {run.keep} was read"
+    )
 
 
 def predict(argv: list[str]) -> None:
     """Classify texts with a trained run."""
     parser = Parser(prog="python -m minigpt predict", description=predict.__doc__)
-    parser.add_argument("run", metavar="RUN", help="of train.py, or of transformers")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="'-' answers each line of stdin")
-    parser.add_argument("--file", help="a file with a text on each line")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line")
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="go on past lines that are not text"
+    add = parser.add_argument
+    add("run", metavar="RUN", help="of train.py, or of transformers")
+    add("texts", nargs="*", metavar="TEXT", help="'-' answers each line of stdin")
+    add("--file", help="a text on each line; in .csv, .tsv, .jsonl and .json, a column of texts")
+    add_reading(add, label=False)
+    add(
+        "--json", action="store_true", help="a JSON object a line: that of the file, and the answer"
     )
-    parser.add_argument("--device", default="auto", choices=DEVICES)
+    add("--skip-bad", action="store_true", help="go on past lines that are not text")
+    add("--device", default="auto", choices=DEVICES, help="auto: a GPU if there is one")
     args = parser.parse_intermixed_args(argv)
     run = load_run(args.run, device_of(args.device))
-    part, skipped = FrozenPart(run.model), Skipped()
-    for chunk in chunks_of(args, skipped):
-        probabilities = rate(run, part, chunk).tolist() if chunk else []
-        for text, row in zip(chunk, probabilities, strict=True):
-            print(answer(text, dict(zip(run.labels, row, strict=True)), args.json))
-        sys.stdout.flush()
+    part, skipped, count, cut = FrozenPart(run.model), Skipped(), 0, 0
+    try:
+        for chunk in chunks_of(args, skipped):
+            if chunk:
+                probabilities, truncated = rate(run, part, [t.text for t in chunk])
+                count, cut = count + len(chunk), cut + truncated
+                for text, row in zip(chunk, probabilities.tolist(), strict=True):
+                    print(answer(text, dict(zip(run.labels, row, strict=True)), args.json))
+            sys.stdout.flush()
+    finally:
+        if cut:
+            print(cut_at(run, cut, count), file=sys.stderr)
     if skipped.count:
         where = ", ".join(skipped.first) + " ..." * (skipped.count > len(skipped.first))
         print(f"skipped {skipped.count} bad lines: {where}", file=sys.stderr)
 
 
-def answer(text: str, probabilities: dict[str, float], as_json: bool) -> str:
-    """Return one line: label, probability and text, or a JSON object."""
+def answer(text: Text, probabilities: dict[str, float], as_json: bool) -> str:
+    """Return one line: label, probability and text, or a JSON object.
+
+    Fields of the object that have the names of those of the answer are called given_...
+    """
     label = max(probabilities, key=probabilities.get)
     if as_json:
-        fields = {"text": text, "label": label, "probability": probabilities[label]}
-        return json.dumps(fields | {"probabilities": probabilities})
-    cells = " ".join(label.split()), f"{probabilities[label]:.3f}", " ".join(text.splitlines())
+        fields = {"label": label, "probability": probabilities[label]}
+        fields |= {"probabilities": probabilities}
+        given = {"text": text.text} if text.record is None else text.record
+        given = {f"given_{n}" if n in fields else n: value for n, value in given.items()}
+        return json.dumps(given | fields)
+    cells = " ".join(label.split()), f"{probabilities[label]:.3f}", " ".join(text.text.splitlines())
     return "\t".join(cells)

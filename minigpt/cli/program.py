@@ -2,7 +2,9 @@
 
 import argparse
 import contextlib
+import difflib
 import os
+import re
 import signal
 import sys
 
@@ -11,14 +13,37 @@ from minigpt.edge.errors import InputError, Stopped, one_line
 MEMORY = ("out of memory", "allocate memory", "DefaultCPUAllocator")  # in torch's RuntimeErrors
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help in which every flag has its default."""
+
+    def _get_help_string(self, action):
+        said = not action.option_strings or action.required or action.dest in ("help", "version")
+        if said or "default" in action.help:
+            return action.help
+        words = {"None": "none", "False": "off", "[]": "none"}
+        return f"{action.help}; default: {words.get(str(action.default), '%(default)s')}"
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises InputError, and takes no abbreviated flags."""
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=Help, **options)
 
     def error(self, message):
-        raise InputError(f"{message}; `{self.prog} --help` lists the choices")
+        meant = self.meant(message)
+        raise InputError(f"{message}; {meant}`{self.prog} --help` lists the choices")
+
+    def meant(self, message: str) -> str:
+        """Return a question, if what is not known is like something that is."""
+        if flag := re.match(r"unrecognized arguments: .*?(--?[^\s=]+)", message):
+            written, known = flag[1], list(self._option_string_actions)
+        elif choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            written, known = choice[1], re.findall(r"[\w.-]+", choice[2])
+        else:
+            return ""
+        alike = difflib.get_close_matches(written.lower().replace("_", "-"), known, 1)
+        return f"did you mean {alike[0]}? " if alike else ""
 
 
 @contextlib.contextmanager

@@ -7,9 +7,20 @@ from pathlib import Path
 
 import torch
 
+from minigpt import __version__
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.classifier import POOLINGS
-from minigpt.cli.flag_types import DEVICES, DTYPES, above_zero, at_least, device_of, dtype_of, named
+from minigpt.cli.flag_types import (
+    DEVICES,
+    DTYPES,
+    above_zero,
+    add_reading,
+    at_least,
+    device_of,
+    dtype_of,
+    named,
+    refuse_run,
+)
 from minigpt.cli.program import Parser
 from minigpt.datasets import NAMED
 from minigpt.edge.errors import InputError
@@ -19,9 +30,14 @@ from minigpt.model import GPT2
 from minigpt.peft import method_of, room_for_text
 from minigpt.runs.journal import read_header
 
-WEIGHTS = "gpt2[-medium|-large|-xl], tiny, a folder, or ORG/REPO"
-DATA = "mirrored (default), sst2, a .tsv/.csv/.jsonl file, or a folder"
+WEIGHTS = "gpt2[-medium|-large|-xl], tiny, a folder, or ORG/REPO; default: gpt2 if at hand, or tiny"
+DATA = (
+    "mirrored (default), sst2, a .csv/.tsv/.jsonl/.json/.txt file, or a folder with train, dev and "
+    "test; with columns text and label, and, if there are any, split (train, dev, test), pair (its "
+    "texts stay in one split) and kind (accuracy by kind)"
+)
 ONLY = "tensors by their names, or bitfit (all biases), or norms (layer norms)"
+BALANCED = "each class weighs the same in the loss, however many texts it has; default: each text"
 EPOCHS = "default: 20 for a frozen trunk; else 3, or 6 for fewer than 5,000 texts"
 
 
@@ -29,8 +45,10 @@ def parser_of(description: str) -> Parser:
     """Return the parser of train.py's flags."""
     parser = Parser(description=description)
     add = parser.add_argument
+    add("--version", action="version", version=f"minigpt {__version__}")
     add("--weights", type=named, help=WEIGHTS)
     add("--data", type=named, default="mirrored", help=DATA)
+    add_reading(add)
 
     group = parser.add_argument_group("what is trained besides the head (default: everything)")
     one = group.add_mutually_exclusive_group().add_argument
@@ -48,10 +66,10 @@ def parser_of(description: str) -> Parser:
     more("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="on its input; default: 0")
     more("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone, first")
 
-    add("--pool", default="last", choices=POOLINGS)
+    add("--pool", default="last", choices=POOLINGS, help="which of a text's vectors is read")
     add("--append-end", action="store_true", help="put <|endoftext|> after each text")
     add("--epochs", type=at_least(1), help=EPOCHS)
-    add("--batch-size", type=at_least(1), default=32)
+    add("--batch-size", type=at_least(1), default=32, help="texts read at once")
     add("--lr", type=above_zero, help="default: by what is trained and the trunk's width")
     add("--weight-decay", type=at_least(0.0), help="default: 1 for a frozen trunk, else 0.1")
     add("--warmup", type=at_least(0.0, 1.0), default=0.1, help="share of the steps")
@@ -59,12 +77,14 @@ def parser_of(description: str) -> Parser:
     add("--accumulate", type=at_least(1), default=1, help="batches to a gradient step")
     add("--dropout", type=at_least(0.0, 1.0), help="of what is trained; default: config.json's")
     add("--max-length", type=at_least(1), help="tokens kept of a text; default: the context")
-    add("--seed", type=at_least(0, 2**63), default=0)
-    add("--device", default="auto", choices=DEVICES)
+    add("--keep", choices=("start", "end"), default="start", help="of a text that is longer")
+    add("--class-weights", choices=("balanced",), help=BALANCED)
+    add("--seed", type=at_least(0, 2**63), default=0, help="of order, splits and dropout")
+    add("--device", default="auto", choices=DEVICES, help="auto: a GPU if there is one")
     add("--dtype", default="auto", choices=DTYPES, help="of the trunk; auto: bfloat16 on GPUs")
     add("--compile", action="store_true", help="compile the blocks: for long runs")
     add("--out", type=named, help="folder for the run (default: runs/NAME, made from the choices)")
-    add("--save-every", type=at_least(0.0), default=60.0, metavar="S", help="seconds; default: 60")
+    add("--save-every", type=at_least(0.0), default=60.0, metavar="S", help="seconds")
     add("--resume", type=named, metavar="RUN", help="go on with a run that was stopped")
     add("--quiet", action="store_true", help="print the last table only")
     return parser
@@ -77,6 +97,7 @@ def parse(description: str, argv: list[str]) -> argparse.Namespace:
     """
     parser = parser_of(description.split("\n")[0])
     typed = parser.parse_args(argv)
+    refuse_run(typed.weights, "train on its weights, or go on with it by --resume")
     if typed.resume:
         own = ("resume", "quiet", "save_every")
         if any(getattr(typed, n) != parser.get_default(n) for n in vars(typed).keys() - {*own}):

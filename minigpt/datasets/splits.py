@@ -9,7 +9,10 @@ import numpy as np
 
 from minigpt.checkpoints import from_hub
 from minigpt.data import Example
-from minigpt.datasets.formats import read_examples
+from minigpt.datasets.columns import AS_FOUND, Reading
+from minigpt.datasets.formats import ENDINGS, OBJECTS, Note, nothing, read_examples
+from minigpt.datasets.lines import NOT_TEXT
+from minigpt.datasets.tables import layout_of
 from minigpt.edge.errors import InputError, first_few
 
 BUNDLED = Path(__file__).parent
@@ -17,7 +20,7 @@ SST2 = ("SetFit/sst2", "00ea8ccb7a54b4e3780a3e51aa3f80361ff849c0")  # a Hub data
 NAMED = ("mirrored", "sst2")
 SPLITS = {
     "train": ("train",),
-    "dev": ("dev", "valid", "validation"),
+    "dev": ("dev", "val", "valid", "validation", "development", "eval"),
     "test": ("test",),
 }
 
@@ -33,20 +36,19 @@ class Dataset:
     test: list[Example]
 
 
-def load_dataset(name: str, seed: int) -> Dataset:
+def load_dataset(
+    name: str, seed: int, reading: Reading = AS_FOUND, note: Note = nothing
+) -> Dataset:
     """Load what --data names, `mirrored`, `sst2`, a file or a folder, in three splits.
 
-    Raises InputError for what cannot be learned from.
+    `note` is told in a line of each guess. Raises InputError for what cannot be learned from.
     """
-    splits = read_splits(name, seed)
+    splits = read_splits(name, seed, reading, note)
     if not splits.get("dev") and splits.get("train"):
         splits["train"], splits["dev"] = split_off(splits["train"], 0.1, seed)
     for split in SPLITS:
         if not splits.get(split):
-            raise InputError(
-                f"--data {name}: no texts for {split}: no label has enough of them; is text in the "
-                f"first column, label after it?"
-            )
+            raise InputError(f"--data {name}: no texts for {split}: {too_few(splits)}")
     if not any(e.text.strip() for e in splits["train"]):
         raise InputError(f"--data {name}: all texts are empty; is text in the first column?")
     labels = label_names(splits["train"])
@@ -61,7 +63,21 @@ def load_dataset(name: str, seed: int) -> Dataset:
     return Dataset(name, labels, **splits)
 
 
-def read_splits(name: str, seed: int) -> dict[str, list[Example]]:
+def too_few(splits: dict[str, list[Example]]) -> str:
+    """Return why a file could not be split, and what to do."""
+    examples = [e for split in splits.values() for e in split]
+    if any(e.pair for e in examples):
+        pairs = len({e.pair for e in examples} - {""})
+        return (
+            f"texts with the same value in the column pair stay together, and it has only {pairs} "
+            "of them; rename the column, or say in a column split what each text is for"
+        )
+    return "no label has enough of them; is text in the first column, label after it?"
+
+
+def read_splits(
+    name: str, seed: int, reading: Reading = AS_FOUND, note: Note = nothing
+) -> dict[str, list[Example]]:
     """Return the examples of each split; dev may be missing or empty. Raises InputError.
 
     A single file is split 80/10/10 by the seed, each label in the same shares, unless it has a
@@ -69,14 +85,15 @@ def read_splits(name: str, seed: int) -> dict[str, list[Example]]:
     """
     path = Path(name)
     if name == "mirrored":
-        return split_of_column(read_examples(BUNDLED / "mirrored.tsv"), name)
+        return split_of_column(read_examples(BUNDLED / "mirrored.tsv", reading, note), name)
     if name == "sst2":
-        return {split: read_examples(file) for split, file in sst2_files().items()}
+        files = sst2_files().items()
+        return {split: read_examples(file, reading, note) for split, file in files}
     if path.is_dir():
-        return read_folder(path)
+        return read_folder(path, reading, note)
     if not path.is_file():
         raise InputError(f"--data {name}: no such file; say mirrored, sst2, a file or a folder")
-    examples = read_examples(path)
+    examples = read_examples(path, reading, note)
     if any(e.split for e in examples):
         return split_of_column(examples, name)
     rest, test = split_off(examples, 0.1, seed)
@@ -91,27 +108,54 @@ def label_names(examples: list[Example]) -> tuple[str, ...]:
     return tuple(sorted(labels, key=(lambda label: (int(label), label)) if numbers else None))
 
 
-def read_folder(folder: Path) -> dict[str, list[Example]]:
-    """Read the one file for each split; dev may be missing. Raises InputError."""
-    splits = {}
+def read_folder(folder: Path, reading: Reading, note: Note) -> dict[str, list[Example]]:
+    """Read the one file for each split; dev may be missing. Raises InputError.
+
+    If train has no header, what its columns are holds for the others without a header.
+    """
+    splits, files = {}, files_of_splits(folder, note)
+    train = files["train"]
+    if train.suffix.lower() not in OBJECTS and train.is_file():
+        layout = layout_of(train, reading)
+        if layout and not layout.header and not reading.by_number:
+            reading = dataclasses.replace(reading, order=layout.names)
+    for split, file in files.items():
+        splits[split] = read_examples(file, reading, note)
+    return splits
+
+
+def files_of_splits(folder: Path, note: Note) -> dict[str, Path]:
+    """Return the file of each split; `note` is told of data files that are for none."""
+    others = tuple(ending for endings in NOT_TEXT for ending in endings)
+    inside = sorted(f for f in folder.iterdir() if f.suffix.lower() in (*ENDINGS, *others))
+    found = {}
     for split, names in SPLITS.items():
-        files = [
-            f for n in names for s in (".tsv", ".csv", ".jsonl") if (f := folder / (n + s)).exists()
-        ]
+        named = [f for name in names for f in inside if f.stem.lower() == name]
+        files = sorted(
+            (f for f in named if f.suffix.lower() in ENDINGS),
+            key=lambda f: ENDINGS.index(f.suffix.lower()),
+        )
         if len(files) > 1:
             raise InputError(f"{folder}: {files[0].name} and {files[1].name} are both for {split}")
         if files:
-            splits[split] = read_examples(files[0])
+            found[split] = files[0]
         elif split != "dev":
             raise InputError(f"{folder} has no {split}.tsv, .csv or .jsonl")
-    return splits
+    unused = [f.name for f in inside if f not in found.values() and f.suffix.lower() != ".txt"]
+    if unused:
+        note(f"{folder}: not used: {first_few(unused)} (only files for train, dev and test are)")
+    return found
 
 
 def split_of_column(examples: list[Example], name: str) -> dict[str, list[Example]]:
     """Put each example into the split that its column `split` says. Raises InputError."""
-    splits = {split: [e for e in examples if e.split in names] for split, names in SPLITS.items()}
+    splits = {
+        split: [e for e in examples if e.split.strip().lower() in names]
+        for split, names in SPLITS.items()
+    }
     if sum(map(len, splits.values())) < len(examples):
-        odd = next(e.split for e in examples if not any(e.split in n for n in SPLITS.values()))
+        used = {id(e) for split in splits.values() for e in split}
+        odd = next(e.split for e in examples if id(e) not in used)
         raise InputError(f"--data {name}: split is {odd!r}, not train, dev or test")
     return splits
 

@@ -13,7 +13,7 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception | str) -> str:
     """Return a message in one line: a name in a hostile file may have line breaks, or no end."""
     text = " ".join(str(error).split())
     return text if len(text) < 800 else text[:800] + " ..."

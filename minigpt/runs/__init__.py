@@ -8,7 +8,17 @@ run = load_run(folder)                            # a Run: model, tokenizer, lab
 
 from minigpt.runs.folder import Run, build, load_run, save_run
 from minigpt.runs.journal import Journal, open_journal, sha256_of
-from minigpt.runs.report import Clock, introduction, peak_memory, report, results, run_name, table
+from minigpt.runs.report import (
+    Clock,
+    in_columns,
+    introduction,
+    peak_memory,
+    report,
+    results,
+    rows_of_test,
+    run_name,
+    table,
+)
 from minigpt.runs.tune import tune
 
 __all__ = [
@@ -16,12 +26,14 @@ __all__ = [
     "Journal",
     "Run",
     "build",
+    "in_columns",
     "introduction",
     "load_run",
     "open_journal",
     "peak_memory",
     "report",
     "results",
+    "rows_of_test",
     "run_name",
     "save_run",
     "sha256_of",

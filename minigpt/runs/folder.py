@@ -25,7 +25,7 @@ from minigpt.edge.errors import InputError, first_few
 from minigpt.fast.partial import PartialClassifier
 from minigpt.freeze import freeze, trainable
 from minigpt.peft import METHODS, put_on, room_for_text
-from minigpt.runs.journal import STATE
+from minigpt.runs.journal import STATE, failure_of
 from minigpt.weights import load_trunk
 
 
@@ -46,6 +46,11 @@ class Run:
     @property
     def max_length(self) -> int:
         return self.recipe["max_length"]
+
+    @property
+    def keep(self) -> str:
+        """Which end of a long text is kept: runs of earlier versions do not say."""
+        return self.recipe.get("keep") or "start"
 
 
 def build(
@@ -168,6 +173,7 @@ FIELDS = {
     "recipe.pool": fields.one_of(*POOLINGS),
     "recipe.dtype": fields.one_of("float32", "bfloat16"),
     "recipe.append_end": fields.flag,
+    "recipe.keep": fields.optional(fields.one_of("start", "end")),
     "recipe.max_length": fields.whole(1),
     **{f"recipe.{name}": fields.optional(fields.whole()) for name in (*METHODS, "in_last")},
 }
@@ -187,6 +193,8 @@ def read_run_json(folder: Path) -> dict:
             "(merge_and_unload) and save it whole, or predict with the run it came from"
         )
     if (folder / STATE).is_file() and not path.is_file():
+        if failed := failure_of(folder):
+            raise InputError(f"{folder} has no trained classifier: {failed}")
         raise InputError(f"{folder} is not finished: python train.py --resume={quote(str(folder))}")
     if not path.is_file():
         raise InputError(f"{folder}: no such run; train.py prints the folder of each run it makes")

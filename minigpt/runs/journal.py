@@ -95,6 +95,7 @@ class Journal:
                     for _ in progress(self.saved(steps, t, signals), t, len(train), hide):
                         pass
             except NotFinite as error:
+                self.note_failure(str(error))
                 raise InputError(f"{error}{self.where()}") from None
             self.clock.lap("fit")
 
@@ -142,6 +143,12 @@ class Journal:
         if self.writes and self.step is not None:
             with self.writing():
                 files.append(self.folder / HISTORY, json_line(line))
+
+    def note_failure(self, why: str) -> None:
+        """Say in the history that the training went wrong, for whoever opens the folder later."""
+        if self.writes and self.step is not None:
+            with contextlib.suppress(OSError):
+                files.append(self.folder / HISTORY, json_line({"phase": self.phase, "failed": why}))
 
     def save(self, t: Training) -> None:
         """Write the state. Raises InputError if it cannot be written; the last one stays."""
@@ -276,6 +283,18 @@ FIELDS = {
     "typed": fields.array,
     "typed.*": fields.text,
 }
+
+
+def failure_of(folder: Path) -> str | None:
+    """Return why the training of a run went wrong, if its history ends by saying so."""
+    path = files.part_of(folder, HISTORY)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        last = json.loads(lines[-1]) if lines else {}
+    except (ValueError, RecursionError):
+        return None
+    failed = last.get("failed") if isinstance(last, dict) else None
+    return failed if isinstance(failed, str) else None
 
 
 def read_header(folder: Path) -> dict:

@@ -10,7 +10,7 @@ import torch
 from minigpt.checkpoints.find import Checkpoint, describe
 from minigpt.classifier import Classifier
 from minigpt.data import Tokens
-from minigpt.edge.errors import InputError
+from minigpt.edge.errors import InputError, first_few, one_line
 from minigpt.fit import Training, best_epoch
 from minigpt.freeze import frozen_unchanged, trainable
 from minigpt.metrics import summarize
@@ -46,10 +46,22 @@ def introduction(
     """Return what is about to be read, in lines to print."""
     train, dev, test = map(len, splits)
     lines = [f"{checkpoint.name} on {dataset.name}: {train} texts, {dev} dev, {test} test"]
-    if truncated := sum(split.truncated for split in splits):
-        said = f"{truncated} of them are longer than {max_length} tokens and were cut at the end"
-        lines.append(said)
+    lines.append(f"{len(dataset.labels)} classes: {first_few(dataset.labels)}")
+    if any(split.truncated for split in splits):
+        lines.append(cut_texts(truncated_by_split(splits), max_length))
     return "\n".join(lines)
+
+
+def truncated_by_split(splits: tuple[Tokens, Tokens, Tokens]) -> dict[str, int]:
+    """Return how many texts of each split were longer than the limit."""
+    counts = (split.truncated for split in splits)
+    return dict(zip(("train", "dev", "test"), counts, strict=True))
+
+
+def cut_texts(cut: dict[str, int], max_length: int) -> str:
+    """Return how many texts were cut, by split, in words."""
+    counts = ", ".join(f"{n} of {split}" for split, n in cut.items())
+    return f"longer than {max_length} tokens, and cut: {counts}"
 
 
 def count(model: Classifier) -> dict[str, int]:
@@ -118,6 +130,7 @@ def results(
             "labels": dataset.labels,
             **dict(zip(("train", "dev", "test"), map(len, splits), strict=True)),
             "truncated": sum(split.truncated for split in splits),
+            "truncated_by_split": truncated_by_split(splits),
         },
         "freezing": {
             "policy": policy_name(settings),
@@ -154,21 +167,53 @@ def run_name(settings: dict, data: str) -> Path:
 
 def report(metrics: dict, folder: Path) -> str:
     """Return the results of a run, in a few lines to print."""
-    test, freezing = metrics["test"], metrics["freezing"]
-    low, high = test["interval"]
+    data, freezing = metrics["data"], metrics["freezing"]
     frozen = "unchanged, bit for bit" if freezing["frozen_unchanged"] else "CHANGED: this is a bug"
     if freezing["learning"] == freezing["total"]:
         frozen = "none"
-    rows = [
-        ("test accuracy", f"{test['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%})"),
+    rows = rows_of_test(metrics["test"], data["labels"])
+    if data["truncated"]:
+        rows.append(
+            ("texts", cut_texts(data["truncated_by_split"], metrics["recipe"]["max_length"]))
+        )
+    rows += [
         ("trained", f"{freezing['learning']:,} of {freezing['total']:,} parameters"),
         ("frozen tensors", frozen),
         ("time", f"{metrics['seconds']['total']:.1f} s"),
         ("run", str(folder)),
     ]
+    return in_columns(rows)
+
+
+SKEWED = 0.6  # with a larger share of one class, accuracy says little
+
+
+def rows_of_test(test: dict, labels: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return (name, value) of the figures of a test set, as `summarize` has them.
+
+    Always naming the commonest class is what an accuracy is compared with; where one class is most
+    of the texts, macro-F1 and the share found of each class (recall) tell more.
+    """
+    low, high = test["interval"]
+    texts = [sum(row) for row in test["confusion"]]
+    commonest = one_line(labels[texts.index(max(texts))])
+    rows = [
+        ("test accuracy", f"{test['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%})"),
+        ("commonest class", f"{test['commonest']:.1%} by always naming it: {commonest}"),
+    ]
+    if test["commonest"] > SKEWED:
+        rows.append(("macro-F1", f"{test['macro_f1']:.3f}"))
+        names = ("recall", *[""] * len(labels))
+        for name, label, recall, n in zip(names, labels, test["recall"], texts, strict=False):
+            rows.append((name, f"{recall:.1%} of {n}: {one_line(label)}"))
     if "pairs" in test:
         pairs = test["pairs"]
-        rows.insert(1, ("pairs in order", f"{pairs['in_order']:.1%} of {pairs['n']}; chance: 50 %"))
+        rows.append(("pairs in order", f"{pairs['in_order']:.1%} of {pairs['n']}; chance: 50 %"))
+    return rows
+
+
+def in_columns(rows: list[tuple[str, str]]) -> str:
+    """Return rows as a table to print."""
     return "\n".join(f"{name:16}{value}" for name, value in rows)
 
 

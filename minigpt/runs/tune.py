@@ -5,6 +5,8 @@ What is not trained is computed once, and each phase starts from there.
 
 import dataclasses
 
+import torch
+
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import Tokens
 from minigpt.fast.frozen import precompute
@@ -18,6 +20,17 @@ from minigpt.runs.journal import Journal
 def recipe_of(settings: dict) -> Recipe:
     """Pick a recipe out of settings of the same names."""
     return Recipe(**{field.name: settings[field.name] for field in dataclasses.fields(Recipe)})
+
+
+def class_weights_of(settings: dict, train: Tokens, classes: int) -> torch.Tensor | None:  # (K,)
+    """Return the weights of the classes in the loss: balanced as scikit-learn does it, or None.
+
+    A class with n_k of n texts has n / (K n_k): each class weighs the same, a text 1 on average.
+    """
+    if not settings.get("class_weights"):
+        return None
+    counts = torch.bincount(train.labels, minlength=classes)
+    return len(train) / (classes * counts.clamp(min=1)).float()
 
 
 def tune(
@@ -34,6 +47,7 @@ def tune(
     Returns the training at its end. A run that is resumed goes on where its journal stopped.
     """
     journal, recipe = journal or Journal(), recipe_of(settings)
+    weights = class_weights_of(settings, train, model.score.out_features)
     head_alone, warm_up = settings["freeze_trunk"], settings["warm_head"]
 
     def computed():
@@ -50,9 +64,10 @@ def tune(
         if warm_up:  # --epochs, --lr and --weight-decay are for what comes after
             own = {"lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
             first = dataclasses.replace(recipe, epochs=warm_up, **own)
-        t = fit_head(model.score, *computed(), first, journal.run("head"))
+        t = fit_head(model.score, *computed(), first, journal.run("head"), weights)
     freeze(model, names)
     if not head_alone:
         t = Training.of(model, recipe, len(train))
+        t.class_weights = weights
         journal.run("trunk")(t, *computed())
     return t
