@@ -28,7 +28,7 @@ def generate(argv: list[str]) -> None:
     add("--top-k", type=at_least(1), default=40, help="draw from so many tokens only")
     add("--seed", type=at_least(0, 2**63), default=0, help="of the tokens that are drawn")
     args = parser.parse_intermixed_args(argv)
-    refuse_run(args.weights, "generate with those: a run classifies (predict)")
+    refuse_run(args.weights, "generate with those; a run is for predict")
     checkpoint = find_checkpoint(args.weights)
     tokenizer = open_tokenizer(checkpoint)
     trunk = packed_to_generate(load_trunk(checkpoint.folder))

@@ -1,6 +1,7 @@
 """Types of command-line flags: each refuses values that make no sense, naming the flag."""
 
 import argparse
+import json
 import math
 from pathlib import Path
 
@@ -62,9 +63,12 @@ def refuse_run(weights: str | None, instead: str) -> None:
     folder = Path(weights or "")
     run = any((folder / name).is_file() for name in ("run.json", "state.safetensors"))
     if weights and run and not (folder / "config.json").is_file():
+        try:
+            name = json.loads((folder / "run.json").read_text(encoding="utf-8"))["weights"]["name"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            name = "those that its run.json names"
         raise InputError(
-            f"--weights {weights} is a run, a classifier without the weights it stands on (its "
-            f"run.json names them); {instead}"
+            f"--weights {weights} is a run, a classifier on other weights ({name}); {instead}"
         )
 
 

@@ -60,7 +60,12 @@ def parser_of(description: str) -> Parser:
     one("--prompt", type=int, metavar="N", help="N vectors before each text (Lester et al. 2021)")
     one("--prefix", type=int, metavar="N", help="N keys and values a block (Li & Liang 2021)")
     more = group.add_argument
-    more("--in-last", type=int, metavar="N", help="LoRA or adapters in the last N blocks only")
+    more(
+        "--in-last",
+        type=int,
+        metavar="N",
+        help="LoRA or adapters in the last N blocks only; default: all",
+    )
     more("--lora-on", metavar="GLOB[,GLOB]", help="layers by name or its end; default: c_attn")
     more("--lora-alpha", type=above_zero, metavar="A", help="scales by A / R; default: 2 R")
     more("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="on its input; default: 0")
@@ -97,7 +102,7 @@ def parse(description: str, argv: list[str]) -> argparse.Namespace:
     """
     parser = parser_of(description.split("\n")[0])
     typed = parser.parse_args(argv)
-    refuse_run(typed.weights, "train on its weights, or go on with it by --resume")
+    refuse_run(typed.weights, "train on those, or go on with a run by --resume")
     if typed.resume:
         own = ("resume", "quiet", "save_every")
         if any(getattr(typed, n) != parser.get_default(n) for n in vars(typed).keys() - {*own}):

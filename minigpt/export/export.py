@@ -166,6 +166,7 @@ def tokenizer_files(run: Run, pad: int) -> dict:
     about = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": run.max_length,
+        "truncation_side": "right" if run.keep == "start" else "left",
         "model_input_names": ["input_ids", "attention_mask"],  # GPT-2 has no token types
         "eos_token": END_OF_TEXT,
         "pad_token": PAD if pad != end else END_OF_TEXT,

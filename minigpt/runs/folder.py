@@ -157,6 +157,10 @@ def load_transformers(folder: str, device: str) -> Run:
     if len(head.labels) < 2 or head.problem not in (None, "single_label_classification"):
         raise InputError(f"{folder} does not choose among classes: {head.problem or 'one score'}")
     recipe = {"append_end": head.append_end, "max_length": head.max_length}
+    path = files.part_of(Path(folder), "tokenizer_config.json")
+    about = fields.read_json(path) if path.is_file() else {}
+    about = fields.check(path, about, {"truncation_side": fields.optional(fields.text)})
+    recipe["keep"] = "end" if about.get("truncation_side") == "left" else "start"
     model, _ = build(checkpoint, recipe | {"pool": "last", "dtype": "float32"}, len(head.labels))
     model.score.load_state_dict({"weight": head.score})
     freeze(model, set())

@@ -196,10 +196,11 @@ def rows_of_test(test: dict, labels: tuple[str, ...]) -> list[tuple[str, str]]:
     """
     low, high = test["interval"]
     texts = [sum(row) for row in test["confusion"]]
-    commonest = one_line(labels[texts.index(max(texts))])
+    commonest = labels[texts.index(max(texts))]
+    classes = one_line(f"{commonest} (of {len(labels)}: {first_few(labels)})")
     rows = [
         ("test accuracy", f"{test['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%})"),
-        ("commonest class", f"{test['commonest']:.1%} by always naming it: {commonest}"),
+        ("commonest class", f"{test['commonest']:.1%} by always naming it; {classes}"),
     ]
     if test["commonest"] > SKEWED:
         rows.append(("macro-F1", f"{test['macro_f1']:.3f}"))

@@ -35,7 +35,10 @@ def test_what_comes_before_a_bad_line_is_answered_and_the_line_is_named(run, tra
     Path("lines").write_bytes(b"one\n" * 20 + BAD_LINE + b"\nlast\n")
     status, out, err = run("predict", trained, "--file", "lines")
     assert status == 2 and out.count("\n") == 20
-    assert err == "error: lines, line 21: not UTF-8; mend it, or go on past it with --skip-bad\n"
+    assert err == (
+        "error: lines, line 21: not UTF-8; say what it is with --encoding, such as --encoding "
+        "latin-1; mend it, or go on past it with --skip-bad\n"
+    )
 
 
 def test_with_skip_bad_the_others_are_answered_and_the_bad_ones_counted(run, trained):
