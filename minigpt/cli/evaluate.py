@@ -23,7 +23,7 @@ def labelled(data: str, reading: Reading, note) -> list[Example]:
         if not any(e.split for e in examples):
             return examples
         note(f"{data}: of its column split, the texts for testing are taken")
-    splits = read_splits(data, 0, reading)
+    splits = read_splits(data, 0, reading, note if Path(data).is_dir() else lambda _: None)
     if not splits.get("test"):
         raise InputError(f"--data {data}: its column split has no texts for testing")
     return splits["test"]

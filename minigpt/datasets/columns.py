@@ -137,10 +137,9 @@ class Values:
         few = len(self.counts) <= max(2, min(n // 2, FEW)) and self.counts[self.first] > 1
         return few and self.longest <= SHORT and "" not in self.counts
 
-    def are_few_labels(self, n: int) -> bool:
-        """Return whether they are labels even as the first words of lines: each comes often."""
-        often = len(self.counts) <= n // 5 and min(self.counts.values()) > 1
-        return often and len(self.counts) > 1 and self.are_labels(n)
+    def are_often(self, n: int) -> bool:
+        """Return whether each comes often: as labels do, and the first words of most texts not."""
+        return 2 <= len(self.counts) <= n // 5 and min(self.counts.values()) > 1
 
 
 def columns_by_values(columns: list[Values], n: int) -> list[str] | None:

@@ -3,6 +3,7 @@
 import codecs
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +60,12 @@ def numbered_lines(
     In place of a line that is not text, or has more than `longest` bytes, there is an InputError.
     """
     with open(path, "rb", closefd=path != 0) as file:
-        mark = next((m for m in MARKS if file.peek(4).startswith(m)), None)
+        head = file.peek(4)[:4]
+        mark = next((m for m in MARKS if head.startswith(m)), None)
+        if not encoding and re.fullmatch(rb"(\0[^\0]){2}|([^\0]\0){2}", head):
+            guess = "utf-16-le" if head[0] else "utf-16-be"
+            yield 1, InputError(f"{name}, line 1: this looks like UTF-16; say --encoding {guess}")
+            return
         found = encoding or MARKS.get(mark, "utf-8")
         if is_by_bytes(found):
             yield from byte_lines(file, name, found, encoding is None, longest)

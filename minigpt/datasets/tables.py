@@ -55,7 +55,7 @@ class Dialect:
 
 COMMA, TAB, QUOTED_TAB = Dialect(",", True), Dialect("\t", False), Dialect("\t", True)
 SPACE = Dialect(" ", False)  # the first one
-OF_CSV = (COMMA, Dialect(";", True), QUOTED_TAB, TAB, Dialect("|", True))
+OF_CSV = (COMMA, Dialect(";", True), Dialect("|", True), QUOTED_TAB, TAB)
 
 
 def quoted_rows(lines, delimiter: str, path: Path) -> Iterator[Row]:
@@ -131,35 +131,57 @@ def survey(path: Path, dialect: Dialect, reading: Reading, longest: int | None) 
     return Survey(dialect, begin, first, n, error, regular, quotes, columns)
 
 
-def chosen(path: Path, reading: Reading, longest: int | None) -> Survey:
-    """Return the survey of the dialect that a file is written in.
+def of_csv(path: Path, reading: Reading, labelled: bool, longest: int | None) -> Survey:
+    """Return the survey of a .csv file: by commas, or by what else the whole file agrees with.
 
-    Of .csv it is the first with which the whole file agrees, or else the comma. A file with tabs is
-    quoted if a cell begins with a quote and all of it parses so, unless what quotes would join are
-    whole rows by themselves.
+    Raises InputError if both make sense.
     """
-    if path.suffix.lower() == ".csv":
-        surveys = []
-        for dialect in OF_CSV:
-            surveys.append(survey(path, dialect, reading, longest))
-            if surveys[-1].regular or not (surveys[-1].first or surveys[-1].error):
-                return surveys[-1]
-        return surveys[0]
+    surveys, comma = [], None
+    for dialect in OF_CSV:
+        found = survey(path, dialect, reading, longest)
+        comma = comma or found
+        if not (found.first or found.error):
+            return found  # of an empty file
+        if found.regular:
+            surveys.append(found)
+            read = understood(found, path, reading, labelled)
+            if (dialect == COMMA and read and read[0]) or dialect == QUOTED_TAB:
+                break  # a header leaves no doubt; and quoted or not, tabs are the same here
+    sure = [found for found in surveys if understood(found, path, reading, labelled)]
+    if len(sure) > 1 and not reading.by_number:
+        marks = " or ".join(found.dialect.delimiter for found in sure)
+        raise InputError(
+            f"{path}: are columns separated by {marks}? say so by a header: text,label"
+        )
+    return (sure or surveys or [comma])[0]
+
+
+def of_tabs(path: Path, reading: Reading, longest: int | None) -> Survey:
+    """Return the survey of a .tsv or .txt file.
+
+    It is quoted if a cell begins with a quote and all of the file parses so, unless what the quotes
+    would join are whole rows, of which a column has no other values than in those that are left.
+    """
     plain = survey(path, TAB, reading, longest)
     if path.suffix.lower() == ".txt" and len(plain.first) == 1:
         return survey(path, SPACE, reading, longest)
-    if plain.quotes:
-        quoted = survey(path, QUOTED_TAB, reading, longest)
-        if quoted.regular and not (plain.regular and plain.n > quoted.n):
-            return quoted
-    return plain
+    if not plain.quotes:
+        return plain
+    quoted = survey(path, QUOTED_TAB, reading, longest)
+    joined = plain.regular and plain.n > quoted.n
+    columns = zip(plain.columns, quoted.columns, strict=False)
+    whole = joined and any(p.counts.keys() <= q.counts.keys() for p, q in columns)
+    return quoted if quoted.regular and not whole else plain
 
 
 def layout_of(
     path: Path, reading: Reading = AS_FOUND, labelled=True, longest: int | None = None
 ) -> Layout | None:
     """Return how a table is to be read, or None if it has no rows. Raises InputError."""
-    found = chosen(path, reading, longest)
+    if path.suffix.lower() == ".csv":
+        found = of_csv(path, reading, labelled, longest)
+    else:
+        found = of_tabs(path, reading, longest)
     if not found.first:
         if found.error:
             raise found.error
@@ -167,11 +189,7 @@ def layout_of(
     if found.first[0].startswith("__label__"):
         python = FASTTEXT.format(old=str(path), new=str(path.with_suffix(".tsv")))
         raise InputError(f"{path} is in fastText's format; convert it with Python: {python}")
-    names, header = names_of(found, path, reading, labelled)
-    where, flags = f"{path}, line {found.line}", Reading(reading.text, reading.label)
-    columns = find_columns(names, flags, where, labelled)
-    if not columns.text or (labelled and columns.label is None):
-        raise unclear(path, found.line, found.first)
+    header, names, columns = columns_of(found, path, reading, labelled)
     said = dialect_said(found.dialect, path.suffix.lower())
     if header:
         said += [columns.guess] if columns.guess else []
@@ -182,6 +200,29 @@ def layout_of(
         said.append(f"there is no header; {taken}")
     line = found.line if header else 0
     return Layout(found.dialect, tuple(names), len(found.first), line, columns, tuple(said))
+
+
+def columns_of(
+    found: Survey, path: Path, reading: Reading, labelled: bool
+) -> tuple[bool, list[str], Columns]:
+    """Return whether there is a header, the names of the columns, and what they are.
+
+    Raises InputError where that is not clear.
+    """
+    names, header = names_of(found, path, reading, labelled)
+    where, flags = f"{path}, line {found.line}", Reading(reading.text, reading.label)
+    columns = find_columns(names, flags, where, labelled)
+    if not columns.text or (labelled and columns.label is None):
+        raise unclear(path, found.line, found.first)
+    return header, names, columns
+
+
+def understood(found: Survey, path: Path, reading: Reading, labelled: bool):
+    """Return the same, or None where that is not clear."""
+    try:
+        return columns_of(found, path, reading, labelled)
+    except InputError:
+        return None
 
 
 def dialect_said(dialect: Dialect, ending: str) -> list[str]:
@@ -221,8 +262,9 @@ def names_without_header(found: Survey, labelled: bool) -> list[str] | None:
         return ["text"]
     columns = found.columns[: found.width]
     if found.dialect == SPACE:
-        sure = len(columns) == 2 and columns[0].are_few_labels(found.n)
-        return ["label", "text"] if sure else None
+        taken = columns_by_values(columns, found.n)
+        sure = taken == ["label", "text"] and columns[0].are_often(found.n)
+        return taken if sure else None
     if found.n < 3 and not labelled:
         return None
     return columns_by_values(columns, found.n)
