@@ -149,10 +149,9 @@ def of_csv(path: Path, reading: Reading, labelled: bool, longest: int | None) ->
                 break  # a header leaves no doubt; and quoted or not, tabs are the same here
     sure = [found for found in surveys if understood(found, path, reading, labelled)]
     if len(sure) > 1 and not reading.by_number:
-        marks = " or ".join(found.dialect.delimiter for found in sure)
-        raise InputError(
-            f"{path}: are columns separated by {marks}? say so by a header: text,label"
-        )
+        marks = [found.dialect.delimiter for found in sure]
+        first = " or ".join(f"text{mark}label" for mark in marks)
+        raise InputError(f"{path}: columns by {' or by '.join(marks)}? put a first line, {first}")
     return (sure or surveys or [comma])[0]
 
 

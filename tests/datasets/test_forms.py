@@ -83,7 +83,8 @@ FORMS = {
         ("data.csv", table(GOODS, ("text", "label"), delimiter=";"), {}, GOODS, "separated by ;"),
         ("data.csv", table(GOODS, ("text", "label"), delimiter="|"), {}, GOODS, "separated by |"),
         ("data.csv", table(GOODS, ("text", "label"), delimiter="\t"), {}, GOODS, "by tabs"),
-        ("data.csv", table(MANY, delimiter=";"), {}, MANY, "separated by ;; there is no header"),
+        ("data.csv", table([*MANY, ("no", "neg")], delimiter=";"), {}, [*MANY, ("no", "neg")],
+         "separated by ;; there is no header"),
     ],
     "`.tsv`": [
         ("data.tsv", 'text\tlabel\n"so" good\t1\n5" disk\t0\n', {},
@@ -164,6 +165,7 @@ REFUSED = {
     "two columns of which either may be the label": [
         ("data.tsv", ROWS, "tell themselves apart"),
         ("data.tsv", "".join(f"film {i}\tlabel {i}\n" for i in range(40)), "apart"),
+        ("data.csv", table(MANY, delimiter=";"), "columns by , or by ;? put a first line, text,l"),
     ],
     "a column, or a key, that is there twice": [
         ("data.csv", "text,label,Text\na,1,b\n", "line 1: the column 'Text' is there twice"),
