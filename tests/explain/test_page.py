@@ -20,8 +20,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
+from minigpt.explain.figures import GRID, INK
 from minigpt.explain.page import page_of, write_page
-from minigpt.explain.style import GRID, INK
 
 NAMES = ("pooling", "where", "controls", "knock-out", "patching", "words", "ladder", "reading")
 HOSTILE = "</script><script>document.title = 'broken'</script><!-- \"'&amp; \0 \ud800 ‮ \u2028 <b>"

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from minigpt.explain.style import BLUE, GRID, INK
+from minigpt.explain.figures import BLUE, GRID, INK
 
 SHORT = ("pooling", "controls", "knock-out", "words", "ladder")  # whose headlines are the answer
 LONG = 12  # a table of more rows than this is folded
