@@ -1,7 +1,7 @@
 """The training loop by hand, the learning rate's schedule, and evaluation.
 
-Knows nothing of files, text, signals or progress bars: whoever calls `fit` sees each step go by,
-and may save, show or stop.
+Knows nothing of files, text, signals or progress bars: the caller of `fit` sees each step, and may
+save, show or stop.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Recipe:
 
 @dataclasses.dataclass
 class Training:
-    """All that the next step depends on: whoever saves this can go on from there.
+    """All that the next step depends on: to save it is to be able to resume.
 
     (Only dropout depends on more: on the state of torch's random generators.)
     """
@@ -89,11 +89,11 @@ ALONE = Alone()
 
 
 def fit(t: Training, train, dev, group=ALONE):
-    """Train, and yield after each step and each evaluation: whoever calls may save, show or stop.
+    """Train, and yield after each step and each evaluation: the caller may save, show or stop.
 
     `train` and `dev` are examples that serve batches, such as `Tokens`. An epoch that was left in
-    the middle goes on with its next step. At the end the model has the parameters of the epoch with
-    the lowest dev loss; epoch 0 is the start.
+    the middle continues with its next step. At the end the model has the parameters of the epoch
+    with the lowest dev loss; epoch 0 is the start.
     """
     if not t.history:
         assess(t, train, dev, group)
@@ -201,7 +201,7 @@ def read_all(function: Callable, examples, device, group=ALONE) -> torch.Tensor:
 
 
 def to_device(inputs, device: torch.device) -> list:
-    """Move a batch to where the model is; a GPU fetches it by itself while the host goes on."""
+    """Move a batch to where the model is; a GPU fetches it by itself while the host continues."""
     if device.type == "cuda":
         inputs = [x.pin_memory() if torch.is_tensor(x) and not x.is_cuda else x for x in inputs]
     return [x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in inputs]

@@ -31,7 +31,7 @@ def tune(
 ) -> Training:
     """Train the head and the named tensors of the trunk, as the settings of train.py say.
 
-    Returns the training at its end. A run that is resumed goes on where its journal stopped.
+    Returns the training at its end. A run that is resumed continues where its journal stopped.
     """
     journal, recipe = journal or Journal(), recipe_of(settings)
     head_alone, warm_up = settings["freeze_trunk"], settings["warm_head"]
