@@ -158,7 +158,7 @@ def test_knocking_out_nothing_changes_nothing():
         torch.testing.assert_close(read_last_token(trunk, whole), whole.layers[-1][:, -1])
 
 
-def test_a_token_that_sees_only_itself_knows_nothing_of_the_others():
+def test_a_token_that_attends_only_to_itself_does_not_depend_on_the_others():
     trunk, other = random_trunk(), IDS.clone()
     other[:, :-1] += 1
     with attention_replaced(trunk, range(3), last_tokens_only(1)):
@@ -317,7 +317,7 @@ def right(study, vectors) -> np.ndarray:  # -> (N,)
     return (logits.argmax(1) == study.classes["test"]).numpy()
 
 
-def test_the_last_token_knows_what_the_first_cannot(real):
+def test_the_rating_can_be_read_at_the_last_token_and_not_at_the_first(real):
     top = real.layers - 1
     last, first = right(real, real.at(top, -1)), right(real, real.at(top, 0))
     assert last.mean() >= first.mean() + 0.15
@@ -325,7 +325,7 @@ def test_the_last_token_knows_what_the_first_cannot(real):
     assert alike.sum() >= 40 and first[alike].mean() == 0.5  # exactly: one of two
 
 
-def test_words_alone_and_random_weights_know_less(real):
+def test_less_can_be_read_from_words_alone_and_random_weights(real):
     rows = controls.measure(real)["rows"]
     assert rows["last_word"]["accuracy"] == 0.5
     for row in ("random", "shuffled"):
@@ -334,7 +334,7 @@ def test_words_alone_and_random_weights_know_less(real):
     assert rows["trained"]["interval"][0] > 0.6
 
 
-def test_without_attention_nothing_of_the_text_arrives(real):
+def test_without_attention_only_position_and_token_are_left(real):
     rows = knock_out.measure(real)["rows"]
     whole, none = rows["nothing_0"], rows["from_0"]
     assert none["accuracy"] == rows["up_to_5"]["accuracy"] == rows["window_1"]["accuracy"] < 0.6
