@@ -214,6 +214,7 @@ def chromium(tmp_path_factory):
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(programs["chromedriver"]))
+    driver.get("about:blank")  # so that no test sees what Chromium's first tab loads
     yield driver
     driver.quit()
 
