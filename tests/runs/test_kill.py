@@ -176,4 +176,4 @@ def test_torchrun_passes_a_signal_on_and_all_its_processes_save(checkpoint, text
     out, _ = run.communicate(timeout=60)
     assert run.returncode != 0
     assert "To resume: torchrun --nproc_per_node=2 train.py --resume=" in out
-    assert out.count("To go on") == 1
+    assert out.count("To resume") == 1
