@@ -4,7 +4,6 @@ A probe is the head that `train.py --freeze-trunk` fits, with the same recipe, s
 here is the accuracy there. What the trunk makes of the texts is computed once, and stored.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from minigpt.data import AT_ONCE, Example, Tokens, pairs_of, token_batches, toke
 from minigpt.datasets import SPLITS, Dataset, load_dataset, split_off
 from minigpt.explain.accuracy import accuracy_of
 from minigpt.explain.hidden_states import POSITIONS, HiddenStates, at_positions, every_layer
-from minigpt.fast import PartialClassifier, packed, precompute, stored
+from minigpt.fast import PartialClassifier, one_thread, packed, precompute, stored
 from minigpt.fast.frozen import depends_on
 from minigpt.freeze import freeze
 from minigpt.head import HEAD, Vectors, fit_head
@@ -179,17 +178,6 @@ class Study:
         ids = self.tokens["test"].ids
         pairs = pairs_of(self.examples("test"))
         return [i for a, b in pairs if key(ids[a]) == key(ids[b]) for i in (a, b)]
-
-
-@contextlib.contextmanager
-def one_thread():
-    """Compute in one thread: for matrices as small as a head's, threads mostly wait."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @one_thread()

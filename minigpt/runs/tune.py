@@ -7,8 +7,7 @@ import dataclasses
 
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import Tokens
-from minigpt.fast.frozen import precompute
-from minigpt.fast.partial import PartialClassifier
+from minigpt.fast import PartialClassifier, one_thread, precompute
 from minigpt.fit import Recipe, Training
 from minigpt.freeze import freeze
 from minigpt.head import HEAD, fit_head
@@ -50,7 +49,9 @@ def tune(
         if warm_up:  # --epochs, --lr and --weight-decay are for what comes after
             own = {"lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
             first = dataclasses.replace(recipe, epochs=warm_up, **own)
-        t = fit_head(model.score, *computed(), first, journal.run("head"))
+        vectors = computed()
+        with one_thread():
+            t = fit_head(model.score, *vectors, first, journal.run("head"))
     freeze(model, names)
     if not head_alone:
         t = Training.of(model, recipe, len(train))
