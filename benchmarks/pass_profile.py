@@ -12,7 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from minigpt.config import GPT2Config
-from minigpt.fast.packed import PackedLinear, packed
+from minigpt.fast.packing import PackedLinear, packed
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2
 

@@ -35,7 +35,7 @@ from minigpt.fast import (
     precompute,
     reuse_memory,
 )
-from minigpt.fast.packed import PackedLinear, can_pack
+from minigpt.fast.packing import PackedLinear, can_pack
 from minigpt.fit import Recipe, Training, read_all, train_to_end
 from minigpt.freeze import freeze, names_to_train
 from minigpt.head import HEAD, fit_head
