@@ -96,4 +96,4 @@ def take_over(head: Head, model: Classifier, args, labels: tuple[str, ...]) -> s
         return "its head is fitted anew, as that of a frozen trunk always is"
     rows = [head.labels.index(label) for label in labels]
     model.score.load_state_dict({"weight": head.score[rows]})
-    return "its head goes on learning"
+    return "its head is trained further"

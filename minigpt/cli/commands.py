@@ -10,8 +10,8 @@ from minigpt.cli.flag_types import at_least, named, refuse_run
 from minigpt.cli.predict import lines_of, predict
 from minigpt.cli.program import Parser
 from minigpt.cli.train_flags import WEIGHTS
-from minigpt.export.export import KINDS, export
-from minigpt.fast.packed import packed_to_generate
+from minigpt.export import KINDS, export
+from minigpt.fast.packing import packed_to_generate
 from minigpt.fast.store import cache_limit, entries, remove, size_of, states_folder, title_of
 from minigpt.language.generate import generate_text
 from minigpt.weights import load_trunk

@@ -23,15 +23,10 @@ CHUNK = 64  # texts that are read together; from stdin, each is answered as it c
 BY_COLUMN = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
 
 
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """A text to classify, and the object that it is a part of, if any."""
+class Text(str):
+    """A text that knows the object it is a part of."""
 
-    text: str
-    record: dict | None = None
-
-    def __len__(self):
-        return len(self.text)
+    record: dict
 
 
 @dataclasses.dataclass
@@ -47,7 +42,7 @@ class Skipped:
             self.first.append(where)
 
 
-def chunks_of(args, skipped: Skipped) -> Iterator[list[Text]]:
+def chunks_of(args, skipped: Skipped) -> Iterator[list[str]]:
     """Yield the texts to classify, in lists: neither a file nor stdin need fit in memory.
 
     A line that is not text raises InputError, after what was before it, or is counted with
@@ -58,15 +53,18 @@ def chunks_of(args, skipped: Skipped) -> Iterator[list[Text]]:
     bad = skipped if args.skip_bad else None
     for is_stdin, texts in itertools.groupby(args.texts, "-".__eq__):
         for _ in texts if is_stdin else ():
-            yield from chunked(map(Text, lines_of(0, "stdin", bad, args.encoding)), 1)
-        yield from chunked(map(Text, texts), CHUNK)
+            yield from chunked(lines_of(0, "stdin", bad, args.encoding), 1)
+        yield from chunked(texts, CHUNK)
     if args.file:
         by_column = Path(args.file).suffix.lower() in BY_COLUMN or args.text_column
-        texts = texts_of_records if by_column else texts_of_file
-        yield from chunked(texts(args, bad), CHUNK)
+        if by_column:
+            texts = texts_of_records(args, bad)
+        else:
+            texts = lines_of(args.file, args.file, bad, args.encoding)
+        yield from chunked(texts, CHUNK)
 
 
-def chunked(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
+def chunked(texts: Iterator[str], size: int) -> Iterator[list[str]]:
     """Yield texts in lists of `size`, or fewer if they are long; an error waits for its turn."""
     chunk, error = [], None
     while error is None:
@@ -74,16 +72,11 @@ def chunked(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
             chunk.append(next(texts))
         except (StopIteration, InputError) as end:
             error = end
-        if error or len(chunk) == size or sum(map(len, chunk)) > LONGEST_LINE:
+        if error or len(chunk) == size or sum(map(len, chunk)) >= LONGEST_LINE:
             yield chunk
             chunk = []
     if isinstance(error, InputError):
         raise error
-
-
-def texts_of_file(args, bad: Skipped | None) -> Iterator[Text]:
-    """Yield the lines of --file."""
-    return map(Text, lines_of(args.file, args.file, bad, args.encoding))
 
 
 def lines_of(
@@ -117,7 +110,8 @@ def texts_of_records(args, bad: Skipped | None) -> Iterator[Text]:
         try:
             if isinstance(record, InputError):
                 raise record
-            text = Text(text_of(record, columns, where), record)
+            text = Text(text_of(record, columns, where))
+            text.record = record
         except InputError as error:
             pass_over(error, where, bad)
             continue
@@ -127,7 +121,7 @@ def texts_of_records(args, bad: Skipped | None) -> Iterator[Text]:
 def pass_over(error: InputError, where: str, bad: Skipped | None) -> None:
     """Count a bad line with --skip-bad; else raise InputError."""
     if bad is None:
-        raise InputError(f"{error}; mend it, or go on past it with --skip-bad") from None
+        raise InputError(f"{error}; fix it, or skip such lines with --skip-bad") from None
     bad.add(where)
 
 
@@ -170,7 +164,7 @@ def predict(argv: list[str]) -> None:
     try:
         for chunk in chunks_of(args, skipped):
             if chunk:
-                probabilities, truncated = rate(run, part, [t.text for t in chunk])
+                probabilities, truncated = rate(run, part, chunk)
                 count, cut = count + len(chunk), cut + truncated
                 for text, row in zip(chunk, probabilities.tolist(), strict=True):
                     print(answer(text, dict(zip(run.labels, row, strict=True)), args.json))
@@ -183,7 +177,7 @@ def predict(argv: list[str]) -> None:
         print(f"skipped {skipped.count} bad lines: {where}", file=sys.stderr)
 
 
-def answer(text: Text, probabilities: dict[str, float], as_json: bool) -> str:
+def answer(text: str, probabilities: dict[str, float], as_json: bool) -> str:
     """Return one line: label, probability and text, or a JSON object.
 
     Fields of the object that have the names of those of the answer are called given_...
@@ -192,8 +186,8 @@ def answer(text: Text, probabilities: dict[str, float], as_json: bool) -> str:
     if as_json:
         fields = {"label": label, "probability": probabilities[label]}
         fields |= {"probabilities": probabilities}
-        given = {"text": text.text} if text.record is None else text.record
+        given = text.record if isinstance(text, Text) else {"text": text}
         given = {f"given_{n}" if n in fields else n: value for n, value in given.items()}
         return json.dumps(given | fields)
-    cells = " ".join(label.split()), f"{probabilities[label]:.3f}", " ".join(text.text.splitlines())
+    cells = " ".join(label.split()), f"{probabilities[label]:.3f}", " ".join(text.splitlines())
     return "\t".join(cells)
