@@ -13,7 +13,14 @@ import torch
 from minigpt.cli.flag_types import DEVICES, add_reading, device_of
 from minigpt.cli.program import Parser
 from minigpt.data import Example, tokenize
-from minigpt.datasets import LONGEST_LINE, Reading, numbered_lines, records, text_of
+from minigpt.datasets import (
+    LONGEST_LINE,
+    Reading,
+    numbered_lines,
+    records,
+    refuse_what_is_not_text,
+    text_of,
+)
 from minigpt.edge.errors import InputError
 from minigpt.fast import FrozenPart
 from minigpt.fit import read_all
@@ -56,6 +63,8 @@ def chunks_of(args, skipped: Skipped) -> Iterator[list[str]]:
             yield from chunked(lines_of(0, "stdin", bad, args.encoding), 1)
         yield from chunked(texts, CHUNK)
     if args.file:
+        if Path(args.file).is_file():  # and no pipe
+            refuse_what_is_not_text(Path(args.file))
         by_column = Path(args.file).suffix.lower() in BY_COLUMN or args.text_column
         if by_column:
             texts = texts_of_records(args, bad)

@@ -42,8 +42,10 @@ class Parser(argparse.ArgumentParser):
             written, known = choice[1], re.findall(r"[\w.-]+", choice[2])
         else:
             return ""
-        alike = difflib.get_close_matches(written.lower().replace("_", "-"), known, 1)
-        return f"did you mean {alike[0]}? " if alike else ""
+        names = {name.lstrip("-"): name for name in known}
+        written = written.lower().replace("_", "-").lstrip("-")
+        alike = difflib.get_close_matches(written, names, 1, 0.7)
+        return f"did you mean {names[alike[0]]}? " if alike else ""
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ is not as it should be raises InputError, in one line that names file and line.
 
 from minigpt.datasets.columns import AS_FOUND, Reading
 from minigpt.datasets.formats import read_examples, records, text_of
-from minigpt.datasets.lines import LONGEST_LINE, numbered_lines
+from minigpt.datasets.lines import LONGEST_LINE, numbered_lines, refuse_what_is_not_text
 from minigpt.datasets.splits import NAMED, SPLITS, Dataset, load_dataset, read_splits, split_off
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "read_examples",
     "read_splits",
     "records",
+    "refuse_what_is_not_text",
     "split_off",
     "text_of",
 ]

@@ -25,7 +25,7 @@ NOT_TEXT = {
     (".parquet",): (b"PAR1", PANDAS.replace("{kind}", "parquet")),
     (".feather", ".arrow"): (b"ARROW1", PANDAS.replace("{kind}", "feather")),
     (".gz",): (b"\x1f\x8b", UNPACK.replace("{kind}", "gzip")),
-    (".bz2",): (b"BZh", UNPACK.replace("{kind}", "bz2")),
+    (".bz2",): (b"BZh9", UNPACK.replace("{kind}", "bz2")),
     (".xz",): (b"\xfd7zXZ\0", UNPACK.replace("{kind}", "lzma")),
     (".zip",): (b"PK\3\4", "import zipfile; zipfile.ZipFile({old!r}).extractall()"),
 }
