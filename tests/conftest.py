@@ -157,7 +157,7 @@ def run(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def texts(tmp_path) -> Path:
     """Give a file of texts whose rating is one word, anywhere in them."""
-    rows = []
+    rows = ["text\tlabel"]
     for i in range(200):
         words = ["the"] * (i % 7) + [["good", "bad"][i % 2]] + ["tin"] * (i % 5)
         rows.append(" ".join(words) + f" {i}\t{['yes', 'no'][i % 2]}")

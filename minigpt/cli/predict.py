@@ -114,8 +114,8 @@ def is_object(line: str) -> bool:
 def texts_of_records(args, bad: Skipped | None) -> Iterator[Text]:
     """Yield the texts of --file by the column that has them."""
     note = functools.partial(print, file=sys.stderr)
-    read = records(Path(args.file), Reading.of(args), note, labelled=False, longest=LONGEST_LINE)
-    for where, record, columns in read:
+    how = {"labelled": False, "longest": LONGEST_LINE}
+    for where, record, columns in records(Path(args.file), Reading.of(args), note, **how):
         try:
             if isinstance(record, InputError):
                 raise record
@@ -134,17 +134,21 @@ def pass_over(error: InputError, where: str, bad: Skipped | None) -> None:
     bad.add(where)
 
 
-def rate_examples(run: Run, part: FrozenPart, examples: list[Example]) -> tuple[torch.Tensor, int]:
-    """Return logits, (N, K), and how many texts were cut."""
+def read(run: Run, part: FrozenPart, examples: list[Example]) -> tuple[torch.Tensor, int]:
+    """Return the logits, (N, K), and how many texts were cut."""
     how = run.tokenizer, run.max_length, run.append_end, run.keep
     tokens = tokenize(examples, run.labels, *how)
     return read_all(part.logits, tokens, part.device), tokens.truncated
 
 
-def rate(run: Run, part: FrozenPart, texts: list[str]) -> tuple[torch.Tensor, int]:
-    """Return the probability of each class, (N, K), and how many texts were cut."""
-    logits, cut = rate_examples(run, part, [Example(text, run.labels[0]) for text in texts])
-    return logits.softmax(1), cut  # (any label would have done)
+def unlabelled(run: Run, texts: list[str]) -> list[Example]:
+    """Return texts as examples: any label will do."""
+    return [Example(text, run.labels[0]) for text in texts]
+
+
+def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (texts, K)
+    """Return the probability of each class."""
+    return read(run, part, unlabelled(run, texts))[0].softmax(1)
 
 
 def cut_at(run: Run, cut: int, texts: int) -> str:
@@ -173,9 +177,9 @@ def predict(argv: list[str]) -> None:
     try:
         for chunk in chunks_of(args, skipped):
             if chunk:
-                probabilities, truncated = rate(run, part, chunk)
+                logits, truncated = read(run, part, unlabelled(run, chunk))
                 count, cut = count + len(chunk), cut + truncated
-                for text, row in zip(chunk, probabilities.tolist(), strict=True):
+                for text, row in zip(chunk, logits.softmax(1).tolist(), strict=True):
                     print(answer(text, dict(zip(run.labels, row, strict=True)), args.json))
             sys.stdout.flush()
     finally:

@@ -62,8 +62,10 @@ def explain(argv: list[str]) -> None:
     parser.add_argument("--data", type=named, default="mirrored", help="as of train.py")
     parser.add_argument("--only", metavar="NAME[,NAME]", help=f"of {', '.join(EXPERIMENTS)}")
     parser.add_argument("--text", action="append", default=[], help="a text to read; repeatable")
-    parser.add_argument("--out", type=named, default="explain", metavar="DIR")
-    parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument(
+        "--out", type=named, default="explain", metavar="DIR", help="folder to write"
+    )
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="where it computes")
     args = parser.parse_args(argv)
     names, began = selected(args.only), time.monotonic()
     if args.text and "reading" not in names:
