@@ -113,8 +113,9 @@ def read_folder(folder: Path, reading: Reading, note: Note) -> dict[str, list[Ex
 
     If train has no header, what its columns are holds for the others without a header.
     """
-    splits, files = {}, files_of_splits(folder, note)
-    train = files["train"]
+    files = files_of_splits(folder, note)
+    train = files.pop("train")
+    splits = {"train": read_examples(train, reading, note)}
     if train.suffix.lower() not in OBJECTS and train.is_file():
         layout = layout_of(train, reading)
         if layout and not layout.header and not reading.by_number:

@@ -194,7 +194,7 @@ def layout_of(
         said += [columns.guess] if columns.guess else []
         if len(found.first) > len(names):
             said.append("columns at the end without a name are ignored")
-    elif not reading.by_number:
+    elif not reading.by_number and not reading.order:
         taken = ", ".join(f"column {i} is the {name}" for i, name in enumerate(names, 1) if name)
         said.append(f"there is no header; {taken}")
     line = found.line if header else 0

@@ -29,7 +29,7 @@ import train
 from minigpt.checkpoints import describe, open_tokenizer, read_head
 from minigpt.cli.predict import Skipped, lines_of
 from minigpt.cli.program import errors_for_people
-from minigpt.datasets import load_dataset
+from minigpt.datasets import load_dataset, read_examples, records
 from minigpt.edge.errors import InputError, one_line
 from minigpt.fast import store as cache
 from minigpt.runs.folder import load_run
@@ -203,6 +203,14 @@ def open_data(folder: Path) -> None:
     load_dataset(str(folder), 0)
 
 
+def open_forms(folder: Path) -> None:
+    """Read each file as predict does, and then as training does."""
+    for path in sorted(folder.iterdir()):
+        for _, record, _ in records(path, labelled=False, longest=2**20):
+            assert isinstance(record, dict | InputError)
+        read_examples(path)
+
+
 def open_lines(folder: Path) -> None:
     for _ in lines_of(str(folder / "lines"), "lines", Skipped()):
         pass
@@ -226,6 +234,24 @@ def resume(folder: Path) -> None:
         sys.argv = argv
 
 
+def write_forms(folder: Path, rows: list[tuple[str, str]]) -> None:
+    """Write the same texts and labels in other forms that people have."""
+    folder.mkdir()
+    objects = [{"review": text, "stars": int(label)} for text, label in rows]
+    quoted = [f'"{text}\n""so"""\t{label}' for text, label in rows]
+    for name, content in {
+        "list.json": json.dumps(objects, indent=1),
+        "semicolons.csv": "\n".join(["text;label;;", *(f"{t};{k};;" for t, k in rows)]),
+        "no-header.csv": "\n".join(f"{k},{t}" for t, k in rows),
+        "quoted.tsv": "\n".join(["title\tcategory\tdescription", *(q + "\tx" for q in quoted)]),
+        "first-word.txt": "\n".join(f"{k} {t}" for t, k in rows),
+        "wide.csv": "\n".join(["v1,v2,,", *(f"{k},{t},," for t, k in rows)]),
+        "wide.jsonl": "\n".join(map(json.dumps, objects)),
+    }.items():
+        encoding = "utf-16" if name.startswith("wide") else "utf-8"
+        (folder / name).write_text(content, encoding=encoding)
+
+
 def prepare(home: Path) -> dict:
     """Make good files of each kind; return {kind: (folder, what opens it, share of the cases)}."""
     os.environ |= {"MINIGPT_CACHE": str(home / "cache"), "HF_HUB_OFFLINE": "1"}
@@ -241,6 +267,7 @@ def prepare(home: Path) -> dict:
         for split in ("train", "dev", "test"):
             (home / name).mkdir(exist_ok=True)
             (home / name / f"{split}.{name}").write_text("\n".join(lines))
+    write_forms(home / "forms", [tuple(row.split("\t")) for row in rows])
     (home / "lines").mkdir()
     (home / "lines" / "lines").write_text("\n".join(rows))
     folder = home / "cache" / "states" / ("a" * 32)
@@ -268,6 +295,7 @@ def prepare(home: Path) -> dict:
         "tsv": (home / "tsv", open_data, 2),
         "csv": (home / "csv", open_data, 2),
         "jsonl": (home / "jsonl", open_data, 2),
+        "forms": (home / "forms", open_forms, 4),
         "lines": (home / "lines", open_lines, 1),
         "cache": (folder, open_cache, 2),
     }

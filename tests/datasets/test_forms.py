@@ -309,7 +309,10 @@ def test_without_a_header_the_other_files_are_read_as_train_is(tmp_path):
     write(tmp_path / "train.csv", table([row[::-1] for row in MANY]))
     write(tmp_path / "val.csv", "pos,one film\nneg,another film\n")
     write(tmp_path / "test.csv", "pos,one\nneg,two\nneg,three\npos,one\n")
-    data = load_dataset(str(tmp_path), 0)
+    said = []
+    data = load_dataset(str(tmp_path), 0, note=said.append)
+    (line,) = said
+    assert line.endswith("there is no header; column 1 is the label, column 2 is the text")
     assert [e.text for e in data.dev] == ["one film", "another film"]
     assert [e.label for e in data.test] == ["pos", "neg", "neg", "pos"]
 
