@@ -3,7 +3,6 @@
 Read from top to bottom: data goes text -> ids -> hidden states -> one pooled vector -> logits.
 """
 
-import functools
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from minigpt import runs
 from minigpt.checkpoints import find_checkpoint, open_tokenizer, read_head, take_over
 from minigpt.cli.flag_types import device_of
-from minigpt.cli.program import errors_for_people
+from minigpt.cli.program import errors_for_people, voices
 from minigpt.cli.train_flags import parse, settle
 from minigpt.data import tokenize
 from minigpt.datasets import Reading, load_dataset
@@ -34,8 +33,7 @@ def main():
 def job(typed, clock, group):
     """Load, freeze, train, test, save; or, with --resume, continue where a run was stopped."""
     torch.manual_seed(typed.seed)
-    say = (lambda *_: None) if typed.quiet or group.rank > 0 else print
-    note = (lambda *_: None) if group.rank > 0 else functools.partial(print, file=sys.stderr)
+    say, note = voices(typed.quiet, group.rank)
     out = Path(typed.resume) if typed.resume else check_output_folder(typed.out)
 
     # 1. Load the trunk as pre-training left it, its tokenizer, and the texts

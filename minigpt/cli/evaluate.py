@@ -1,14 +1,12 @@
 """python -m minigpt evaluate: how good a run is on other labelled texts."""
 
-import functools
 import json
-import sys
 from pathlib import Path
 
 from minigpt import runs
 from minigpt.cli.flag_types import DEVICES, add_reading, device_of, named
 from minigpt.cli.predict import cut_at, read
-from minigpt.cli.program import Parser
+from minigpt.cli.program import Parser, voices
 from minigpt.data import Example
 from minigpt.datasets import NAMED, Reading, read_examples, read_splits
 from minigpt.edge.errors import InputError, first_few
@@ -39,7 +37,7 @@ def evaluate(argv: list[str]) -> None:
     add("--json", action="store_true", help="print the figures as JSON instead")
     add("--device", default="auto", choices=DEVICES, help="auto: a GPU if there is one")
     args = parser.parse_intermixed_args(argv)
-    note = functools.partial(print, file=sys.stderr)
+    _, note = voices()
     run = runs.load_run(args.run, device_of(args.device))
     examples = labelled(args.data, Reading.of(args), note)
     if unknown := {e.label for e in examples} - {*run.labels}:

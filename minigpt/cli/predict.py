@@ -1,7 +1,6 @@
 """python -m minigpt predict: classify a few texts, or a file of any size, a row at a time."""
 
 import dataclasses
-import functools
 import itertools
 import json
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 
 from minigpt.cli.flag_types import DEVICES, add_reading, device_of
-from minigpt.cli.program import Parser
+from minigpt.cli.program import Parser, voices
 from minigpt.data import Example, tokenize
 from minigpt.datasets import (
     LONGEST_LINE,
@@ -113,7 +112,7 @@ def is_object(line: str) -> bool:
 
 def texts_of_records(args, bad: Skipped | None) -> Iterator[Text]:
     """Yield the texts of --file by the column that has them."""
-    note = functools.partial(print, file=sys.stderr)
+    _, note = voices()
     how = {"labelled": False, "longest": LONGEST_LINE}
     for where, record, columns in records(Path(args.file), Reading.of(args), note, **how):
         try:

@@ -3,10 +3,12 @@
 import argparse
 import contextlib
 import difflib
+import functools
 import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 
 from minigpt.edge.errors import InputError, Stopped, one_line
 
@@ -46,6 +48,19 @@ class Parser(argparse.ArgumentParser):
         written = written.lower().replace("_", "-").lstrip("-")
         alike = difflib.get_close_matches(written, names, 1, 0.7)
         return f"did you mean {names[alike[0]]}? " if alike else ""
+
+
+def voices(quiet: bool = False, rank: int = 0) -> tuple[Callable, Callable]:
+    """Return what prints on stdout, unless it is to be quiet, and what tells of guesses on stderr.
+
+    Of several processes, the first speaks.
+    """
+
+    def silent(*_):
+        pass
+
+    say = silent if quiet or rank > 0 else print
+    return say, silent if rank > 0 else functools.partial(print, file=sys.stderr)
 
 
 @contextlib.contextmanager

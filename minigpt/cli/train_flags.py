@@ -36,9 +36,29 @@ DATA = (
     "test; with columns text and label, and, if there are any, split (train, dev, test), pair (its "
     "texts stay in one split) and kind (accuracy by kind)"
 )
+IN_LAST = "LoRA or adapters in the last N blocks only; default: all"
 ONLY = "tensors by their names, or bitfit (all biases), or norms (layer norms)"
 BALANCED = "each class weighs the same in the loss, however many texts it has; default: each text"
 EPOCHS = "default: 20 for a frozen trunk; else 3, or 6 for fewer than 5,000 texts"
+
+
+def add_methods(parser: Parser) -> None:
+    """Add the flags that say what is trained."""
+    group = parser.add_argument_group("what is trained besides the head (default: everything)")
+    one = group.add_mutually_exclusive_group().add_argument
+    one("--freeze-trunk", action="store_true", help="nothing")
+    one("--train-last", type=int, metavar="N", help="the last N blocks and ln_f")
+    one("--train-only", metavar="GLOB[,GLOB]", help=ONLY)
+    one("--lora", type=int, metavar="R", help="LoRA of rank R (Hu et al. 2021)")
+    one("--adapter", type=int, metavar="R", help="adapters of bottleneck R (Houlsby et al. 2019)")
+    one("--prompt", type=int, metavar="N", help="N vectors before each text (Lester et al. 2021)")
+    one("--prefix", type=int, metavar="N", help="N keys and values a block (Li & Liang 2021)")
+    more = group.add_argument
+    more("--in-last", type=int, metavar="N", help=IN_LAST)
+    more("--lora-on", metavar="GLOB[,GLOB]", help="layers by name or its end; default: c_attn")
+    more("--lora-alpha", type=above_zero, metavar="A", help="scales by A / R; default: 2 R")
+    more("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="on its input; default: 0")
+    more("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone, first")
 
 
 def parser_of(description: str) -> Parser:
@@ -50,27 +70,7 @@ def parser_of(description: str) -> Parser:
     add("--data", type=named, default="mirrored", help=DATA)
     add_reading(add)
 
-    group = parser.add_argument_group("what is trained besides the head (default: everything)")
-    one = group.add_mutually_exclusive_group().add_argument
-    one("--freeze-trunk", action="store_true", help="nothing")
-    one("--train-last", type=int, metavar="N", help="the last N blocks and ln_f")
-    one("--train-only", metavar="GLOB[,GLOB]", help=ONLY)
-    one("--lora", type=int, metavar="R", help="LoRA of rank R (Hu et al. 2021)")
-    one("--adapter", type=int, metavar="R", help="adapters of bottleneck R (Houlsby et al. 2019)")
-    one("--prompt", type=int, metavar="N", help="N vectors before each text (Lester et al. 2021)")
-    one("--prefix", type=int, metavar="N", help="N keys and values a block (Li & Liang 2021)")
-    more = group.add_argument
-    more(
-        "--in-last",
-        type=int,
-        metavar="N",
-        help="LoRA or adapters in the last N blocks only; default: all",
-    )
-    more("--lora-on", metavar="GLOB[,GLOB]", help="layers by name or its end; default: c_attn")
-    more("--lora-alpha", type=above_zero, metavar="A", help="scales by A / R; default: 2 R")
-    more("--lora-dropout", type=at_least(0.0, 1.0), metavar="P", help="on its input; default: 0")
-    more("--warm-head", type=at_least(1), metavar="E", help="E epochs of the head alone, first")
-
+    add_methods(parser)
     add("--pool", default="last", choices=POOLINGS, help="which of a text's vectors is read")
     add("--append-end", action="store_true", help="put <|endoftext|> after each text")
     add("--epochs", type=at_least(1), help=EPOCHS)

@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from minigpt.checkpoints import Checkpoint, find_checkpoint, open_tokenizer
+from minigpt.cli.program import voices
 from minigpt.data import AT_ONCE, Example, Tokens, pairs_of, token_batches, tokenize
 from minigpt.datasets import SPLITS, Dataset, load_dataset, split_off
 from minigpt.explain.accuracy import accuracy_of
@@ -208,7 +209,7 @@ def open_study(weights: str | None, data: str, device: str, extra_texts=(), quie
     seed = 0
     checkpoint = find_checkpoint(weights)
     tokenizer = open_tokenizer(checkpoint)
-    dataset = load_dataset(data, seed)
+    dataset = load_dataset(data, seed, note=voices()[1])
     parts = {s: sample(getattr(dataset, s), AT_MOST[s], seed) for s in SPLITS}
     dataset = dataclasses.replace(dataset, **parts)
     trunk = load_trunk(checkpoint.folder).eval().requires_grad_(False).to(device)

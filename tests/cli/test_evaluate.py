@@ -195,6 +195,17 @@ def test_cut_texts_are_counted_on_stderr(run, trained):
     assert status == 0 and err == "2 of 3 texts are longer than 6 tokens: their end was read\n"
 
 
+def test_an_exported_run_keeps_the_same_end(run, trained):
+    assert run("export", trained, "--to", "exported")[0] == 0
+    about = json.loads(Path("exported/tokenizer_config.json").read_text())
+    assert about["truncation_side"] == "left"
+    long = "the bad tin " * 9 + "the good"
+    theirs, ours = (run("predict", name, "--json", long) for name in ("exported", trained))
+    assert theirs[0] == ours[0] == 0 and "their end was read" in theirs[2] == ours[2]
+    theirs, ours = (json.loads(out)["probabilities"] for _, out, _ in (theirs, ours))
+    assert theirs == pytest.approx(ours, abs=1e-5)
+
+
 def test_a_large_file_is_not_held_in_memory():
     """Lines, objects and rows: what is in memory does not grow with the file."""
     import argparse
