@@ -91,7 +91,7 @@ def test_the_conditioner_is_the_product_of_its_two_steps_and_can_be_undone():
 
 def test_a_channel_that_says_nothing_in_training_is_not_blown_up():
     x = skewed_vectors()
-    x[:, 5], x[:, 6] = 17.0, 0.0
+    x[:, 5], x[:, 6], x[:, 7] = 17.0, -3.0, 0.0
     A = conditioner(vectors(x))
     assert A.isfinite().all()
     x[:, 5] = 16.0  # it says something now, but nobody has learned what
