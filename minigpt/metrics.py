@@ -47,7 +47,7 @@ def pairs_in_order(logits, examples: list[Example], labels: tuple) -> tuple[floa
 
 
 def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:  # (N, K)
-    """Return the figures of a test set as metrics.json has them.
+    """Return the figures of a test set that are written to metrics.json.
 
     With two classes and pairs in the data, also the share of pairs in the right order; with kinds,
     the same by kind.
@@ -75,6 +75,6 @@ def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:
             figure = figures["kinds"][kind] = {"n": len(of_kind), "accuracy": accuracy}
             if pairs:
                 same_kind = [examples[i] for i in of_kind]
-                ordered, n = pairs_in_order(logits[of_kind], same_kind, labels)
-                figure["pairs"] = ordered / max(1, n)
+                ordered, of_them = pairs_in_order(logits[of_kind], same_kind, labels)
+                figure["pairs"] = ordered / max(1, of_them)
     return figures
