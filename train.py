@@ -1,6 +1,7 @@
 """Train a classifier on the last token of a GPT-2: `python train.py --freeze-trunk`.
 
-Read from top to bottom: data goes text -> ids -> hidden states -> one pooled vector -> logits.
+Read from top to bottom: data goes text -> ids -> hidden states -> one pooled vector -> logits. What
+it calls of the packages builds on the core: the comments say on what.
 """
 
 import sys
@@ -18,7 +19,7 @@ from minigpt.datasets import Reading, load_dataset
 from minigpt.edge.files import check_output_folder
 from minigpt.fast import precompute, reuse_memory
 from minigpt.fit import evaluate
-from minigpt.freeze import freeze, names_to_train
+from minigpt.freeze import freeze, frozen_unchanged, names_to_train
 from minigpt.parallel import joined
 
 
@@ -36,7 +37,8 @@ def job(typed, clock, group):
     say, note = voices(typed.quiet, group.rank)
     out = Path(typed.resume) if typed.resume else check_output_folder(typed.out)
 
-    # 1. Load the trunk as pre-training left it, its tokenizer, and the texts
+    # 1. Load the trunk as pre-training left it (weights.py), its tokenizer, and the texts.
+    #    `typed` are the flags as typed, `settings` the same with every default filled in
     checkpoint = find_checkpoint(typed.weights)
     dataset = load_dataset(typed.data, typed.seed, Reading.of(typed), note)
     tokenizer = open_tokenizer(checkpoint)
@@ -46,7 +48,7 @@ def job(typed, clock, group):
     if head := read_head(checkpoint):
         say(f"{checkpoint.name}: {take_over(head, model, typed, dataset.labels)}")
 
-    # 2. Choose what is trained
+    # 2. Choose what is trained: tensors of the trunk by name, or those added by LoRA and the like
     policy = typed.freeze_trunk, typed.train_last, typed.train_only
     names = added or names_to_train(model.transformer, *policy)
     freeze(model, names)
@@ -56,26 +58,30 @@ def job(typed, clock, group):
 
     # 3. Text -> ids
     how = tokenizer, settings["max_length"], typed.append_end, typed.keep
-    splits = train, dev, test = [
+    splits = [
         tokenize(split, dataset.labels, *how)
         for split in (dataset.train, dataset.dev, dataset.test)
     ]
+    train, dev, test = splits
     say(runs.introduction(checkpoint, dataset, splits, settings["max_length"]))
     say(f"\n{runs.table(model, added)}\n")
     clock.lap("load")
 
-    # 4. Compute what is not trained once, and train the rest from there
+    # 4. Run the frozen part once over all texts, and train what comes after it: with a frozen trunk
+    #    head.fit_head on its vectors, else fit.fit on the model, from its first trained block on
     folder = out or runs.run_name(settings, dataset.name)
     data = runs.sha256_of(dataset.labels, *splits)
     torch.manual_seed(typed.seed + group.rank)  # each process has its own dropout
     with runs.open_journal(typed, settings, folder, checkpoint, data, group, clock) as journal:
         t = runs.tune(model, names, train, dev, settings, checkpoint, journal)
 
-        # 5. Test once, and prove that what was frozen is still what was loaded
+        # 5. Test once (metrics.summarize), and prove that what was frozen is what is in the file
         inputs = precompute(model, test, checkpoint, group, typed.quiet)
         logits = evaluate(model.score if typed.freeze_trunk else model, inputs, group)
         clock.lap("test")
         metrics = runs.results(settings, checkpoint, dataset, splits, t, model, added, logits)
+        unchanged = frozen_unchanged(model, checkpoint.folder / "model.safetensors")
+        metrics["freezing"]["frozen_unchanged"] = unchanged
         metrics |= {"seconds": clock.seconds(), "peak_memory_bytes": runs.peak_memory()}
         journal.finish(lambda folder: runs.save_run(folder, model, metrics))
     if group.rank == 0:

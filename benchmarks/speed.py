@@ -38,7 +38,7 @@ from minigpt.fast import (
 from minigpt.fast.packing import PackedLinear, can_pack
 from minigpt.fit import Recipe, Training, read_all, train_to_end
 from minigpt.freeze import freeze, names_to_train
-from minigpt.head import HEAD, fit_head
+from minigpt.head import HEAD_RECIPE, fit_head
 from minigpt.language.generate import generate_ids
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2
@@ -100,7 +100,7 @@ def ours(row: str, folder: Path):
         model, checkpoint = opened(policy)
         computed = [precompute(model, part, checkpoint) for part in (train, dev)]
         if kind in ("frozen", "warm"):
-            fit_head(model.score, *computed, dataclasses.replace(HEAD, epochs=10))
+            fit_head(model.score, *computed, dataclasses.replace(HEAD_RECIPE, epochs=10))
         else:
             recipe = dataclasses.replace(FINE, epochs=10 if kind == "last" else 1)
             train_to_end(Training.of(model, recipe, len(train)), *computed)

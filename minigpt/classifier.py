@@ -18,8 +18,9 @@ POOLINGS = ("last", "first", "mean", "max")
 def pool(hidden, lengths, pooling="last"):  # (B, T, C), (B,) -> (B, C)
     """Reduce the hidden states of each text to one vector; padding after `lengths` never counts.
 
-    Under causal attention only the last token has attended to the whole text, and the first token
-    to nothing but itself. `last` is what GPT2ForSequenceClassification of transformers does.
+    For `last` and `first` the causal mask is enough: no real token has seen the padding behind it.
+    `mean` and `max` leave it out. Only the last token has attended to the whole text, and the first
+    one to nothing but itself. `last` is what GPT2ForSequenceClassification of transformers does.
     """
     if pooling == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]

@@ -14,9 +14,9 @@ class GPT2Config:
     n_head: int = 12
     n_inner: int | None = None  # width inside the MLP; None means 4 * n_embd
     layer_norm_epsilon: float = 1e-5
-    embd_pdrop: float = 0.1  # the three dropout rates, in use while training only
-    attn_pdrop: float = 0.1
-    resid_pdrop: float = 0.1
+    embd_pdrop: float = 0.1  # dropout while training: of the embeddings,
+    attn_pdrop: float = 0.1  # of the attention weights,
+    resid_pdrop: float = 0.1  # and of what attention and MLP add to the residual stream
 
     @property
     def mlp_width(self) -> int:
@@ -26,8 +26,8 @@ class GPT2Config:
     def from_json(cls, fields: dict) -> "GPT2Config":
         """Take the sizes from a parsed config.json.
 
-        Such a file has many other fields. Those that would change what is computed are not looked
-        at here: `minigpt.checkpoints` has refused them before.
+        Such a file has many other fields. `minigpt.checkpoints` refuses a file in which those that
+        would change what is computed are not GPT-2's.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in fields.items() if name in names})

@@ -23,23 +23,15 @@ class Example:
     split: str = ""
 
 
-def pairs_of(examples: list[Example]) -> list[list[int]]:
-    """Return the indices of the two examples of each pair, in the order of the first of them.
-
-    A pair of which there are not exactly two is left out.
-    """
-    members = defaultdict(list)
-    for i, example in enumerate(examples):
-        if example.pair:
-            members[example.pair].append(i)
-    return [pair for pair in members.values() if len(pair) == 2]
-
-
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """Texts as token ids, and their classes: what a model reads."""
+    """Texts as token ids, and their classes.
 
-    ids: list[np.ndarray]  # one array of ids a text, none empty
+    This is what training and evaluation ask of examples, whatever serves them: `labels`, `lengths`
+    (texts of similar length share a batch), `sizes` (what a text adds to a batch) and `batch`.
+    """
+
+    ids: list[np.ndarray]  # one array per text, none empty
     labels: torch.Tensor  # (N,)
     truncated: int = 0  # how many texts were longer than the limit
 
@@ -52,15 +44,18 @@ class Tokens:
 
     @property
     def sizes(self) -> np.ndarray:  # (N,)
-        """How much of a batch each text takes: one row for each of its tokens."""
+        """What each text adds to a batch: a row for each of its tokens."""
         return self.lengths
 
-    def batch(self, texts: np.ndarray):  # (B,) indices -> ((B, T), (B,)), (B,)
-        """Return (ids, lengths), labels: padded on the right, to which no real token attends."""
-        ids = [torch.from_numpy(self.ids[i]) for i in texts]
+    def batch(self, indices: np.ndarray):  # (B,) -> ((B, T), (B,)), (B,)
+        """Return (ids, lengths), labels: padded on the right, where no real token looks.
+
+        The padding is id 0, a token like any other: attention and pooling never need to know it.
+        """
+        ids = [torch.from_numpy(self.ids[i]) for i in indices]
         lengths = torch.tensor([len(text) for text in ids])
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-        return (padded, lengths), self.labels[torch.from_numpy(texts)]
+        return (padded, lengths), self.labels[torch.from_numpy(indices)]
 
 
 def tokenize(
@@ -93,22 +88,22 @@ def tokenize(
 def shuffled_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Return the texts of each batch of an epoch, by index: of similar length, in random order.
 
-    Texts are shuffled, sorted by length within pools of 50 batches, cut, and the batches shuffled:
+    Texts are shuffled, sorted by length within chunks of 50 batches, cut, and the batches shuffled:
     little padding, and other batches in every epoch.
     """
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(lengths))
     batches = []
     for start in range(0, len(order), 50 * size):
-        pool = order[start : start + 50 * size]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+        chunk = order[start : start + 50 * size]
+        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
+        batches += [chunk[i : i + size] for i in range(0, len(chunk), size)]
     return [batches[i] for i in random.permutation(len(batches))]
 
 
 # How many tokens are read at once: as many as keep a device busy, and on a CPU so few that the
 # hidden states of a block stay in its cache
-AT_ONCE = {"cpu": 512, "cuda": 3072, "mps": 3072}
+TOKENS_AT_ONCE = {"cpu": 512, "cuda": 3072, "mps": 3072}
 
 
 def token_batches(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
@@ -120,3 +115,15 @@ def token_batches(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
         batches.append(order[start : start + size])
         start += size
     return batches
+
+
+def pairs_of(examples: list[Example]) -> list[list[int]]:
+    """Return the indices of the two examples of each pair, in the order of their first ones.
+
+    Pairs without exactly two members are left out.
+    """
+    members = defaultdict(list)
+    for i, example in enumerate(examples):
+        if example.pair:
+            members[example.pair].append(i)
+    return [pair for pair in members.values() if len(pair) == 2]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from minigpt.data import AT_ONCE, shuffled_batches, token_batches
+from minigpt.data import TOKENS_AT_ONCE, shuffled_batches, token_batches
 from minigpt.freeze import train_mode, trainable
 
 # N texts, K classes
@@ -29,7 +29,7 @@ class Recipe:
     weight_decay: float
     warmup: float  # share of the steps in which the learning rate rises
     clip: float  # the largest norm of the gradient, over all parameters together
-    accumulate: int  # batches to a step
+    accumulate: int  # batches per step
     seed: int
 
 
@@ -37,19 +37,26 @@ class Recipe:
 class Training:
     """All that the next step depends on: to save it is to be able to resume.
 
-    (Only dropout depends on more: on the state of torch's random generators.)
+    (Dropout depends on more: on the state of torch's random generators.)
     """
 
     model: nn.Module
     recipe: Recipe
-    steps_per_epoch: int
+    texts: int  # to train on, in each epoch
     optimizer: torch.optim.Optimizer
-    best: dict[str, torch.Tensor]  # the trainable parameters at the epoch with the lowest dev loss
+    best: dict[str, torch.Tensor]  # the trained parameters at the epoch with the lowest dev loss
     step: int = 0  # steps taken
-    losses: list[torch.Tensor] = dataclasses.field(default_factory=list)  # of this epoch's steps
-    history: list[dict] = dataclasses.field(default_factory=list)  # a line for each evaluation
-    gradient_norm: torch.Tensor | None = None  # of the last step, before it was clipped
+    # For each step of this epoch, the sum of the losses of its texts
+    losses: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    # A line for each evaluation; the first, epoch 0, is that of the start
+    history: list[dict] = dataclasses.field(default_factory=list)
+    gradient_norm: torch.Tensor | None = None  # of the last step, before clipping: to look at
     class_weights: torch.Tensor | None = None  # (K,) in the loss; none: each text counts the same
+
+    @property
+    def steps_per_epoch(self) -> int:
+        batches = math.ceil(self.texts / self.recipe.batch_size)
+        return math.ceil(batches / self.recipe.accumulate)
 
     @property
     def steps(self) -> int:
@@ -63,14 +70,12 @@ class Training:
 
     @classmethod
     def of(cls, model: nn.Module, recipe: Recipe, texts: int) -> "Training":
-        """Return the training of what requires a gradient, on so many texts, before its start."""
-        batches = math.ceil(texts / recipe.batch_size)
-        steps = math.ceil(batches / recipe.accumulate)
-        return cls(model, recipe, steps, make_optimizer(model, recipe), values_of(model))
+        """Return a training, not yet begun, of all parameters that require a gradient."""
+        return cls(model, recipe, texts, make_optimizer(model, recipe), values_of(model))
 
 
 class Alone:
-    """One process: it has all texts to itself. `parallel/` has the same for several."""
+    """What several processes do differently, for one: `parallel/` has it for several."""
 
     rank, size = 0, 1
 
@@ -79,7 +84,7 @@ class Alone:
         return texts
 
     def add_up(self, total: torch.Tensor, parameters: list[nn.Parameter]) -> None:
-        """Replace a sum, and the gradients, by those over all processes."""
+        """Replace a sum, and the gradients, by those over all processes: here there is one."""
 
     def map(self, function: Callable, batches: list):
         """Yield function(batch) for each batch, in order."""
@@ -94,18 +99,18 @@ def fit(t: Training, train, dev, group=ALONE):
 
     `train` and `dev` are examples that serve batches, such as `Tokens`. An epoch that was left in
     the middle continues with its next step. At the end the model has the parameters of the epoch
-    with the lowest dev loss; epoch 0 is the start.
+    with the lowest dev loss; until then, it has the current ones. Epoch 0 is the start.
     """
     if not t.history:
-        assess(t, train, dev, group)
+        assess(t, dev, group)
         yield t
-    for epoch in range(len(t.history), t.recipe.epochs + 1):
+    for epoch in range(len(t.history), t.recipe.epochs + 1):  # epoch 0 was the start
         train_mode(t.model)
-        taken = t.step - (epoch - 1) * t.steps_per_epoch
+        taken = t.step - (epoch - 1) * t.steps_per_epoch  # steps of this epoch, before it was left
         for batches in steps_of(train, t.recipe, epoch)[taken:]:
             take_step(t, train, batches, group)
             yield t
-        assess(t, train, dev, group)
+        assess(t, dev, group)
         yield t
     with torch.no_grad():
         for name, parameter in trainable(t.model).items():
@@ -131,13 +136,13 @@ def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> 
     of several processes.
     """
     device = t.parameters[0].device
-    total, texts = torch.zeros((), device=device), sum(map(len, batches))
+    total, n = torch.zeros((), device=device), sum(map(len, batches))
     for share in map(group.share, batches):
         if len(share):
             inputs, labels = examples.batch(share)
             *inputs, labels = to_device([*inputs, labels], device)
             loss = loss_of(t, t.model(*inputs), labels, "sum")
-            (loss / texts).backward()
+            (loss / n).backward()
             total += loss.detach()
     group.add_up(total, t.parameters)
     t.gradient_norm = nn.utils.clip_grad_norm_(t.parameters, t.recipe.clip)
@@ -149,16 +154,16 @@ def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> 
     t.losses.append(total)  # as a tensor, so that the host need not wait for a GPU
 
 
-def assess(t: Training, train, dev, group=ALONE) -> None:
-    """Evaluate on dev at the end of an epoch, and keep the parameters if the loss is the lowest.
+def assess(t: Training, dev, group=ALONE) -> None:
+    """Evaluate on dev, before training or after an epoch; keep the parameters if they are the best.
 
     The loss decides, not the accuracy: on a small dev set the best of many accuracies is mostly
-    luck.
+    luck. The loss on train is the mean of the steps' losses: nothing in train is read again.
     """
     line = {"epoch": len(t.history), "step": t.step}
     if t.losses:
         line["lr"] = learning_rate(t.step - 1, t.steps, t.recipe)
-        line["train_loss"] = torch.stack(t.losses).sum().item() / len(train)
+        line["train_loss"] = torch.stack(t.losses).sum().item() / t.texts
     logits = evaluate(t.model, dev, group)
     line["dev_loss"] = loss_of(t, logits, dev.labels).item()
     line["dev_accuracy"] = (logits.argmax(1) == dev.labels).double().mean().item()
@@ -193,14 +198,14 @@ def evaluate(model: nn.Module, examples, group=ALONE) -> torch.Tensor:  # -> (N,
 
 @torch.no_grad()
 def read_all(function: Callable, examples, device, group=ALONE) -> torch.Tensor:  # -> (N, ...)
-    """Return function(inputs) of all examples, in their order, on the CPU."""
+    """Return function(*inputs) of all examples, in their order, on the CPU."""
     device = torch.device(device)
 
-    def read(texts):
-        inputs, _ = examples.batch(texts)
+    def read(indices):
+        inputs, _ = examples.batch(indices)
         return function(*to_device(inputs, device))
 
-    batches = token_batches(examples.sizes, AT_ONCE[device.type])
+    batches = token_batches(examples.sizes, TOKENS_AT_ONCE[device.type])
     results = torch.cat(list(group.map(read, batches))).cpu()
     in_order = torch.empty_like(results)
     in_order[torch.from_numpy(np.concatenate(batches))] = results
@@ -208,10 +213,8 @@ def read_all(function: Callable, examples, device, group=ALONE) -> torch.Tensor:
 
 
 def to_device(inputs, device: torch.device) -> list:
-    """Move a batch to where the model is; a GPU fetches it by itself while the host continues."""
-    if device.type == "cuda":
-        inputs = [x.pin_memory() if torch.is_tensor(x) and not x.is_cuda else x for x in inputs]
-    return [x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in inputs]
+    """Move the tensors of a batch to where the model is."""
+    return [x.to(device) if torch.is_tensor(x) else x for x in inputs]
 
 
 def values_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -220,7 +223,7 @@ def values_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def train_to_end(t: Training, train, dev) -> None:
-    """Train, with nobody watching."""
+    """Train without a stop."""
     for _ in fit(t, train, dev):
         pass
 

@@ -1,4 +1,4 @@
-"""Which tensors are trained: the policy, the table of it, and the proof that the rest is unchanged.
+"""Which tensors are trained: the policy, and the proof that the others have not changed.
 
 Freezing is decided by the official name of a tensor, in one place: `names_to_train`.
 """
@@ -13,7 +13,7 @@ from minigpt.classifier import Classifier
 from minigpt.model import GPT2
 from minigpt.weights import open_tensors
 
-PRESETS = {  # of train_only
+PRESETS = {  # names that train_only also takes
     "bitfit": "*.bias",  # Ben Zaken et al. 2021
     "norms": "*ln_?.*",  # gains and biases of the layer norms
 }
@@ -69,14 +69,15 @@ def train_mode(model: nn.Module) -> None:
     """Put what is trained in training mode, and what is frozen in eval mode: without dropout.
 
     Modules without tensors of their own (dropout) follow the module they are in, except for the
-    dropout on embeddings, which is in the trunk and follows the embeddings.
+    dropout on embeddings, which is in the trunk and follows the embeddings. (Where the whole trunk
+    is frozen, `fit` sees only the head: see head.py.)
     """
-    for module in model.modules():  # from the outside in: the inner ones are set last
-        parameters = list(module.parameters())
-        if parameters:
+    for module in model.modules():  # parents before children, which thus have the last word
+        if parameters := list(module.parameters()):
             module.train(any(p.requires_grad for p in parameters))
-        if isinstance(module, GPT2):
-            module.drop.train(module.wte.weight.requires_grad or module.wpe.weight.requires_grad)
+    for trunk in model.modules():
+        if isinstance(trunk, GPT2):
+            trunk.drop.train(trunk.wte.weight.requires_grad or trunk.wpe.weight.requires_grad)
 
 
 def frozen_unchanged(model: Classifier, path: Path) -> bool:
@@ -86,7 +87,7 @@ def frozen_unchanged(model: Classifier, path: Path) -> bool:
     """
     frozen = {n: p for n, p in model.transformer.named_parameters() if not p.requires_grad}
     stored = open_tensors(path, only=frozen)
-    return all(
+    return all(  # as bits: NaN equals itself, and 0.0 is not -0.0
         torch.equal(p.detach().cpu().view(torch.int32), stored[name].view(torch.int32))
         for name, p in frozen.items()
     )

@@ -19,15 +19,17 @@ from minigpt.fit import Recipe, Training, read_all, train_to_end
 
 # N texts, B of them in a batch, C channels, K classes
 
-HEAD = Recipe(  # the defaults of `train.py --freeze-trunk`, chosen on the dev split of mirrored
-    epochs=20,
-    batch_size=32,
-    lr=4e-3,
-    weight_decay=1.0,
-    warmup=0.1,
-    clip=1.0,
-    accumulate=1,
-    seed=0,
+HEAD_RECIPE = (
+    Recipe(  # the defaults of `train.py --freeze-trunk`, chosen on the dev split of mirrored
+        epochs=20,
+        batch_size=32,
+        lr=4e-3,
+        weight_decay=1.0,
+        warmup=0.1,
+        clip=1.0,
+        accumulate=1,
+        seed=0,
+    )
 )
 
 
@@ -37,23 +39,26 @@ class Vectors:
 
     x: np.ndarray  # (N, C) float32
     labels: torch.Tensor  # (N,)
-    lengths: np.ndarray  # (N,), in tokens: what batches are formed by
+    lengths: np.ndarray  # (N,), in tokens: used to form batches
 
     def __len__(self):
         return len(self.labels)
 
     @property
     def sizes(self) -> np.ndarray:  # (N,)
-        """How much of a batch each text takes: one row."""
+        """What each text adds to a batch: one row."""
         return np.ones_like(self.lengths)
 
-    def batch(self, texts: np.ndarray):  # (B,) indices -> ((B, C),), (B,)
+    def batch(self, indices: np.ndarray):  # (B,) -> ((B, C),), (B,)
         """Return (vectors,), labels."""
-        return (torch.from_numpy(self.x[texts]),), self.labels[torch.from_numpy(texts)]
+        return (torch.from_numpy(self.x[indices]),), self.labels[torch.from_numpy(indices)]
 
 
 def vectors_of(model: Classifier, texts: Tokens) -> Vectors:
-    """Read each text once, and return its pooled vector. `fast/` does the same, and stores it."""
+    """Read each text once, without dropout, and return its pooled vector.
+
+    `fast/` does the same, faster, and stores the vectors on disk.
+    """
     device = model.score.weight.device
     model.eval()
     return Vectors(read_all(model.pooled, texts, device).numpy(), texts.labels, texts.lengths)
@@ -62,28 +67,32 @@ def vectors_of(model: Classifier, texts: Tokens) -> Vectors:
 def conditioner(vectors: Vectors) -> torch.Tensor:  # -> (C, C)
     """Return the matrix A that makes vectors x easy to learn from: A x instead of x.
 
+    A = (I - (1 - 1/m) u uᵀ) diag(1/s), with s the standard deviations of the channels, and m and u
+    the length and the direction of the vectors' mean after it is divided by s.
+
     A few channels of GPT-2's hidden states are enormous, and all vectors have almost the same
     direction: the gradient sees little else. So A divides each channel by its standard deviation,
-    and then shrinks the one direction that all vectors share, their mean, to length 1, where it
-    serves as the bias that `score` does not have. A is invertible and has no offset: whatever is
-    learned as V on A x is the plain matrix V A on x.
+    and then shrinks the one direction that all vectors share, their mean, to length 1 at most,
+    where it serves as the bias that `score` does not have. A is invertible and has no offset:
+    whatever is learned as V on A x is the plain matrix V A on x.
     """
-    total, squares = 0.0, 0.0
-    for texts in np.array_split(np.arange(len(vectors)), math.ceil(len(vectors) / 4096)):
-        (x,), _ = vectors.batch(texts)  # (up to 4096, C)
+    total, squares, n = 0.0, 0.0, len(vectors)
+    for indices in np.array_split(np.arange(n), math.ceil(n / 4096)):
+        (x,), _ = vectors.batch(indices)  # (up to 4096, C)
         x = x.double()
         total, squares = total + x.sum(0), squares + x.square().sum(0)
-    mean, size = total / len(vectors), (squares / len(vectors)).clamp(min=1e-12).sqrt()
-    spread = (squares / len(vectors) - mean.square()).clamp(min=0).sqrt()
-    spread = torch.where(spread > 1e-4 * size, spread, size)  # a constant channel stays as it is
-    mean = mean / spread
-    length = mean.norm().clamp(min=1.0)
-    shared = mean / mean.norm().clamp(min=1e-12)
-    shrink = torch.eye(len(spread), dtype=torch.float64) - (1 - 1 / length) * shared.outer(shared)
-    return (shrink / spread).float()
+    mean, rms = total / n, (squares / n).clamp(min=1e-12).sqrt()
+    spread = (squares / n - mean.square()).clamp(min=0).sqrt()  # the standard deviation
+    spread = torch.where(spread > 1e-4 * rms, spread, rms)  # a constant channel has none
+    center = mean / spread
+    length = center.norm()
+    shared = center / length.clamp(min=1e-12)  # the direction, of length 1
+    shrink = 1 - 1 / length.clamp(min=1.0)
+    identity = torch.eye(len(spread), dtype=torch.float64)
+    return ((identity - shrink * shared.outer(shared)) / spread).float()
 
 
-class Conditioned(nn.Module):
+class ConditionedHead(nn.Module):
     """A head V on A x: the plain matrix V A on x, but learned where learning is easy."""
 
     def __init__(self, A: torch.Tensor, classes: int):  # (C, C)
@@ -102,18 +111,18 @@ def fit_head(
     score: nn.Linear,
     train: Vectors,
     dev: Vectors,
-    recipe: Recipe = HEAD,
-    run: Callable[[Training, Vectors, Vectors], None] = train_to_end,
+    recipe: Recipe = HEAD_RECIPE,
+    loop: Callable[[Training, Vectors, Vectors], None] = train_to_end,
     class_weights: torch.Tensor | None = None,  # (K,)
 ) -> Training:
     """Train `score`, (C -> K) without a bias, on vectors; return the training at its end.
 
-    `run` goes through the steps of `fit`; hand in another one to save or show them on the way.
+    `loop` goes through the steps of `fit`; hand in another to save or show them on the way.
     """
-    head = Conditioned(conditioner(train), score.out_features).to(score.weight.device)
+    head = ConditionedHead(conditioner(train), score.out_features).to(score.weight.device)
     t = Training.of(head, recipe, len(train))
     t.class_weights = class_weights
-    run(t, train, dev)
+    loop(t, train, dev)
     with torch.no_grad():
         score.weight.copy_(head.matrix())
     return t

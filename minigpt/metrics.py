@@ -47,7 +47,7 @@ def pairs_in_order(logits, examples: list[Example], labels: tuple) -> tuple[floa
 
 
 def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:  # (N, K)
-    """Return the figures of a test set as metrics.json has them.
+    """Return the figures of a test set that are written to metrics.json.
 
     With two classes and pairs in the data, also the share of pairs in the right order; with kinds,
     the same by kind.
@@ -77,7 +77,7 @@ def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:
             figure = figures["kinds"][kind] = {"n": len(of_kind), "accuracy": accuracy}
             if pairs:
                 same_kind = [examples[i] for i in of_kind]
-                ordered, n = pairs_in_order(logits[of_kind], same_kind, labels)
-                if n:  # twins may be of different kinds
-                    figure["pairs"] = ordered / n
+                ordered, of_them = pairs_in_order(logits[of_kind], same_kind, labels)
+                if of_them:  # twins may be of different kinds
+                    figure["pairs"] = ordered / of_them
     return figures

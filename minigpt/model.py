@@ -23,6 +23,7 @@ def attention(q, k, v, dropout=0.0):  # (B, H, T, D), (B, H, S, D) x 2 -> (B, H,
     came before. In a batch padded on the right, the padding comes after: no real token sees it.
     """
     T, S = q.size(-2), k.size(-2)
+    # Row t is token P + t of S: it sees columns 0 to P + t, and P is 0 without a past
     sees = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (B, H, T, S)
     weights = scores.masked_fill(~sees, -math.inf).softmax(-1)
@@ -32,7 +33,7 @@ def attention(q, k, v, dropout=0.0):  # (B, H, T, D), (B, H, S, D) x 2 -> (B, H,
 def fused_attention(q, k, v, dropout=0.0):  # as `attention`
     """The same in one kernel, which never writes the (T, S) scores to memory."""
     T, S = q.size(-2), k.size(-2)
-    if T == S:  # the kernel's own causal mask is for a square
+    if T == S:  # its own causal mask is that of a square: wrong behind a past
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
     if T == 1:  # one query, the last, attends to all
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
@@ -43,8 +44,9 @@ def fused_attention(q, k, v, dropout=0.0):  # as `attention`
 class Past:
     """The keys and values that one block computed for earlier tokens.
 
-    Generation extends it, so that each new token is computed once. It may start with keys and
-    values that no token has: prefix tuning learns them.
+    Generation extends it, so that each new token is computed once: a Past is for one text, or one
+    batch. It may start with keys and
+    values of no token: prefix tuning learns them.
     """
 
     def __init__(self, keys=None, values=None):  # (B, H, P, D) x 2, or empty
@@ -127,7 +129,7 @@ class Block(nn.Module):
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """Return a table without values: to draw random ones, even on `meta`, would take a second."""
+    """Return a table without initial values: drawing random ones would take a second."""
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
@@ -144,7 +146,7 @@ class GPT2(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
     def embed(self, ids, past: list[Past] | None = None):  # (B, T) -> (B, T, C)
-        """Look up each token, and its position, which counts on from what `past` holds."""
+        """Look up each token and its position. Positions count on from what `past` holds."""
         x = self.wte(ids)
         start = len(past[0]) if past else 0
         positions = torch.arange(start, start + x.size(1), device=x.device)

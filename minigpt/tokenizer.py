@@ -16,7 +16,8 @@ WORDS = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\
 def byte_of_character() -> dict[str, int]:
     """Return the 256 printable characters that stand for bytes in vocab.json and merges.txt.
 
-    Printable ones stand for themselves, the others, such as the space (Ġ), are moved up by 256.
+    Printable ones stand for themselves; the others, in order, for the characters from 256 on: the
+    space is Ġ.
     Source: `bytes_to_unicode` in `encoder.py`.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -1,8 +1,8 @@
 """Official safetensors <-> parameters: open, load, save.
 
 The official layout is our layout: no tensor is renamed, transposed or copied, and those of a
-float32 file are mapped from disk as they are. Takes files that are right: what comes from outside,
-`minigpt.checkpoints` has verified before. Knows nothing of text or labels.
+float32 file are mapped from disk as they are. Expects valid files: `minigpt.checkpoints` verifies
+those that come from outside. Knows nothing of text or labels.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from minigpt.config import GPT2Config
 from minigpt.model import GPT2
 
 # In the files, but no parameters of the trunk: causal masks, the output matrix (which is `wte`
-# again), and a classifier's head. It is a full match that counts: "h.0.attn.c_attn.bias" is a
+# again), and a classifier's head. The whole name must match: "h.0.attn.c_attn.bias" is a
 # parameter, and ends like the mask "h.0.attn.bias".
 NOT_PARAMETERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|lm_head\.weight|score\.weight")
 
@@ -30,7 +30,7 @@ def parameters_in(stored) -> dict[str, str]:
     files have names with and without this prefix.
     """
     names = {name.removeprefix("transformer."): name for name in stored}
-    return {name: here for name, here in names.items() if not NOT_PARAMETERS.fullmatch(name)}
+    return {n: stored for n, stored in names.items() if not NOT_PARAMETERS.fullmatch(n)}
 
 
 def open_tensors(path: Path, only=None) -> dict[str, torch.Tensor]:
@@ -40,15 +40,16 @@ def open_tensors(path: Path, only=None) -> dict[str, torch.Tensor]:
     the file is in float16 or bfloat16.
     """
     with safetensors.safe_open(path, framework="pt") as file:
-        names = parameters_in(file.keys())
-        chosen = names if only is None else only
-        return {name: file.get_tensor(names[name]).float() for name in chosen}
+        stored = parameters_in(file.keys())
+        names = stored if only is None else only
+        return {name: file.get_tensor(stored[name]).float() for name in names}
 
 
 def load_trunk(folder: Path, dropout: float | None = None) -> GPT2:
     """Open config.json and model.safetensors of a folder as a model in eval mode.
 
-    Its parameters *are* the mapped file. `dropout` replaces the three rates of config.json.
+    Its parameters *are* the mapped file, privately: whatever is trained changes memory, and never
+    the file. `dropout` replaces the three rates of config.json.
     """
     fields = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
     config = GPT2Config.from_json(fields)

@@ -25,7 +25,7 @@ from minigpt.cli.program import Parser
 from minigpt.datasets import NAMED
 from minigpt.edge.errors import InputError
 from minigpt.freeze import names_to_train
-from minigpt.head import HEAD
+from minigpt.head import HEAD_RECIPE
 from minigpt.model import GPT2
 from minigpt.peft import method_of, room_for_text
 from minigpt.runs.journal import read_header
@@ -147,7 +147,7 @@ def settle(typed: argparse.Namespace, checkpoint: Checkpoint, texts: int, proces
     suits = {"lr": min(1e-3, 32 / config.n_embd**2), "weight_decay": 0.1}
     suits["epochs"] = 3 if texts >= 5000 else 6
     if typed.freeze_trunk:
-        suits = {name: getattr(HEAD, name) for name in suits}
+        suits = {name: getattr(HEAD_RECIPE, name) for name in suits}
     elif method:
         suits["lr"] = RATES[method] / config.n_embd
     elif all(dimensions < 2 for dimensions in names.values()):

@@ -8,7 +8,7 @@ import contextlib
 import numpy as np
 import torch
 
-from minigpt.data import AT_ONCE, Tokens
+from minigpt.data import TOKENS_AT_ONCE, Tokens
 from minigpt.datasets import SPLITS
 from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_table, percent, versus_chance
@@ -74,7 +74,7 @@ def cut_vectors(study: Study, texts: Tokens) -> np.ndarray:  # -> (N, cuts, C)
                 vectors.append(read_last_token(trunk, unchanged).cpu())
         return torch.stack(vectors, 1).numpy()
 
-    batches = batches_of_equal_length(texts.lengths, 4 * AT_ONCE[study.device])
+    batches = batches_of_equal_length(texts.lengths, 4 * TOKENS_AT_ONCE[study.device])
     settings = {"cuts": [str(way) for way in ways]}
     shape = len(ways), study.trunk.config.n_embd
     array, order = study.computed_once(texts, "knock-out", settings, shape, batches, read)

@@ -7,7 +7,7 @@ the other text of its pair, which has the opposite label. What changes after it 
 import numpy as np
 import torch
 
-from minigpt.data import AT_ONCE, Tokens, pairs_of
+from minigpt.data import TOKENS_AT_ONCE, Tokens, pairs_of
 from minigpt.explain import figures
 from minigpt.explain.accuracy import percent
 from minigpt.explain.hidden_states import FROM_END
@@ -60,7 +60,7 @@ def patched_vectors(study: Study, texts: np.ndarray, others: np.ndarray) -> torc
             )
         return torch.stack([torch.stack(row, 1) for row in layers], 1).numpy()
 
-    batches = batches_of_equal_length(chosen.lengths, 4 * AT_ONCE[study.device])
+    batches = batches_of_equal_length(chosen.lengths, 4 * TOKENS_AT_ONCE[study.device])
     donors = Tokens([tokens.ids[i] for i in others], chosen.labels)
     settings = {"patched": PATCHED, "with": study.depends_on(donors)}
     shape = study.layers, len(PATCHED), study.trunk.config.n_embd

@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from minigpt.checkpoints import Checkpoint, find_checkpoint, open_tokenizer
 from minigpt.cli.program import voices
-from minigpt.data import AT_ONCE, Example, Tokens, pairs_of, token_batches, tokenize
+from minigpt.data import TOKENS_AT_ONCE, Example, Tokens, pairs_of, token_batches, tokenize
 from minigpt.datasets import SPLITS, Dataset, load_dataset, split_off
 from minigpt.explain.accuracy import accuracy_of
 from minigpt.explain.hidden_states import POSITIONS, HiddenStates, at_positions, every_layer
 from minigpt.fast import PartialClassifier, one_thread, packed, precompute, stored
 from minigpt.fast.frozen import depends_on
 from minigpt.freeze import freeze
-from minigpt.head import HEAD, Vectors, fit_head
+from minigpt.head import HEAD_RECIPE, Vectors, fit_head
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2
 from minigpt.weights import load_trunk
@@ -111,7 +111,7 @@ class Study:
 
     def batches(self, texts: Tokens) -> list[np.ndarray]:
         """Return the texts of each batch for reading only, by index."""
-        return token_batches(texts.lengths, AT_ONCE[self.device])
+        return token_batches(texts.lengths, TOKENS_AT_ONCE[self.device])
 
     @functools.cached_property
     def hidden_states(self) -> dict[str, HiddenStates]:
@@ -185,7 +185,7 @@ class Study:
 def fit_probe(train: Vectors, dev: Vectors, classes: int) -> torch.Tensor:  # -> (K, C)
     """Return the matrix of the head that `train.py --freeze-trunk` would fit on these vectors."""
     head = nn.Linear(train.x.shape[1], classes, bias=False)
-    fit_head(head, train, dev, HEAD)
+    fit_head(head, train, dev, HEAD_RECIPE)
     return head.weight.detach().cpu()
 
 

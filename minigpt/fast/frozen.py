@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from minigpt.checkpoints.find import Checkpoint
-from minigpt.data import AT_ONCE, Tokens, token_batches
+from minigpt.data import TOKENS_AT_ONCE, Tokens, token_batches
 from minigpt.fast.packing import packed
 from minigpt.fast.partial import PartialClassifier, pool_from, run_blocks
 from minigpt.fast.store import stored
@@ -133,7 +133,7 @@ def precompute(
         return texts
     pooled = all_frozen(model)
     sizes = np.ones_like(texts.lengths) if pooled else texts.lengths
-    batches = token_batches(texts.lengths, AT_ONCE[model.score.weight.device.type])
+    batches = token_batches(texts.lengths, TOKENS_AT_ONCE[model.score.weight.device.type])
     order, starts = np.concatenate(batches), np.empty_like(sizes)
     starts[order] = np.cumsum(sizes[order]) - sizes[order]  # in the order of computation
 

@@ -12,7 +12,7 @@ from minigpt.classifier import Classifier
 from minigpt.data import Tokens
 from minigpt.edge.errors import InputError, first_few, one_line
 from minigpt.fit import Training, best_epoch
-from minigpt.freeze import frozen_unchanged, trainable
+from minigpt.freeze import trainable
 from minigpt.metrics import summarize
 from minigpt.peft import method_of
 
@@ -109,7 +109,7 @@ def results(
     added: set[str],
     logits: torch.Tensor,  # of test, (N, K)
 ) -> dict:
-    """Return what metrics.json holds, except for the times; prove that the frozen is unchanged.
+    """Return what metrics.json holds, except for the proof that nothing frozen changed, and times.
 
     Raises InputError for logits that are not finite, and for weights replaced during the run.
     """
@@ -117,7 +117,6 @@ def results(
         raise InputError("the logits of some test texts are not finite: damaged weights?")
     if describe(checkpoint.name, checkpoint.folder).sha256 != checkpoint.sha256:
         raise InputError(f"{checkpoint.folder} was replaced during the run; train again")
-    unchanged = frozen_unchanged(model, checkpoint.folder / "model.safetensors")
     trunk = model.transformer.named_parameters()
     return {
         "weights": {
@@ -132,11 +131,7 @@ def results(
             "truncated": sum(split.truncated for split in splits),
             "truncated_by_split": truncated_by_split(splits),
         },
-        "freezing": {
-            "policy": policy_name(settings),
-            **count(model),
-            "frozen_unchanged": unchanged,
-        },
+        "freezing": {"policy": policy_name(settings), **count(model)},
         "recipe": settings,
         "dev": {"accuracy": best_epoch(t)["dev_accuracy"]},
         "test": summarize(logits, dataset.test, dataset.labels),

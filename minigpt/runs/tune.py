@@ -12,7 +12,7 @@ from minigpt.data import Tokens
 from minigpt.fast import PartialClassifier, one_thread, precompute
 from minigpt.fit import Recipe, Training
 from minigpt.freeze import freeze
-from minigpt.head import HEAD, fit_head
+from minigpt.head import HEAD_RECIPE, fit_head
 from minigpt.runs.journal import Journal
 
 
@@ -61,7 +61,7 @@ def tune(
         freeze(model, set())
         first = recipe
         if warm_up:  # --epochs, --lr and --weight-decay are for what comes after
-            own = {"lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
+            own = {"lr": HEAD_RECIPE.lr, "weight_decay": HEAD_RECIPE.weight_decay}
             first = dataclasses.replace(recipe, epochs=warm_up, **own)
         vectors = computed()
         with one_thread():

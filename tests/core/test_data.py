@@ -6,7 +6,7 @@ import torch
 from conftest import ROOT
 
 from minigpt.data import (
-    AT_ONCE,
+    TOKENS_AT_ONCE,
     Example,
     Tokens,
     pairs_of,
@@ -106,4 +106,4 @@ def test_little_of_what_is_read_is_padding(shared):
     naive = np.array_split(np.random.default_rng(0).permutation(len(lengths)), len(lengths) // 32)
     assert padding(naive, lengths) > 0.4  # what shuffling alone would cost
     assert all(padding(shuffled_batches(lengths, 32, 0, e), lengths) < 0.1 for e in range(3))
-    assert all(padding(token_batches(lengths, n), lengths) < 0.03 for n in AT_ONCE.values())
+    assert all(padding(token_batches(lengths, n), lengths) < 0.03 for n in TOKENS_AT_ONCE.values())

@@ -32,7 +32,7 @@ POLICIES = [  # a policy, and which tensors of the trunk it trains
 
 
 def classifier(policy: dict, trunk=None) -> Classifier:
-    model = Classifier(trunk or random_trunk(), 2)
+    model = Classifier(trunk or random_trunk(), 2).requires_grad_(False)
     freeze(model, names_to_train(model.transformer, **policy))
     return model
 

@@ -14,7 +14,7 @@ from minigpt.classifier import POOLINGS, Classifier
 from minigpt.data import Example, tokenize
 from minigpt.fit import Training, best_epoch, evaluate, fit, train_to_end
 from minigpt.freeze import freeze
-from minigpt.head import HEAD, Conditioned, Vectors, conditioner, fit_head, vectors_of
+from minigpt.head import HEAD_RECIPE, ConditionedHead, Vectors, conditioner, fit_head, vectors_of
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import load_trunk
 
@@ -55,7 +55,7 @@ def test_no_text_is_read_twice_however_many_epochs_there_are():
     served = vectors_of(model, some_texts())
     assert sum(read) == 24
     before = model.score.weight.detach().clone()
-    fit_head(model.score, served, served, dataclasses.replace(HEAD, epochs=5))
+    fit_head(model.score, served, served, dataclasses.replace(HEAD_RECIPE, epochs=5))
     evaluate(model.score, served)
     assert sum(read) == 24 and not torch.equal(model.score.weight, before)
 
@@ -91,7 +91,7 @@ def test_the_conditioner_is_the_product_of_its_two_steps_and_can_be_undone():
 
 def test_a_channel_that_says_nothing_in_training_is_not_blown_up():
     x = skewed_vectors()
-    x[:, 5], x[:, 6] = 17.0, 0.0
+    x[:, 5], x[:, 6], x[:, 7] = 17.0, -3.0, 0.0
     A = conditioner(vectors(x))
     assert A.isfinite().all()
     x[:, 5] = 16.0  # it says something now, but nobody has learned what
@@ -100,7 +100,7 @@ def test_a_channel_that_says_nothing_in_training_is_not_blown_up():
 
 def test_a_conditioned_head_is_a_plain_matrix_without_offset():
     x = skewed_vectors()
-    head = Conditioned(conditioner(vectors(x)), 3)
+    head = ConditionedHead(conditioner(vectors(x)), 3)
     assert not head(x).any()  # it starts from 0
     with torch.no_grad():
         head.V.normal_()
@@ -135,7 +135,7 @@ def test_the_head_reaches_the_loss_of_logistic_regression_and_plain_training_doe
     ).fit(z.numpy(), data.labels.numpy())
     best = F.cross_entropy(torch.from_numpy(oracle.decision_function(z.numpy())), data.labels)
 
-    recipe = dataclasses.replace(HEAD, epochs=60, weight_decay=0.0, lr=2e-2)
+    recipe = dataclasses.replace(HEAD_RECIPE, epochs=60, weight_decay=0.0, lr=2e-2)
     conditioned, plain = (nn.Linear(40, 3, bias=False) for _ in range(2))
     t = fit_head(conditioned, data, data, recipe)
     assert -1e-4 < loss_of(conditioned, data) - best.item() < 1e-3
@@ -154,7 +154,7 @@ def test_where_it_starts_makes_no_difference_and_a_caller_may_watch_each_step():
 
     for run in (train_to_end, watched):
         score = nn.Linear(40, 3, bias=False)
-        fit_head(score, data, data, dataclasses.replace(HEAD, epochs=2), run)
+        fit_head(score, data, data, dataclasses.replace(HEAD_RECIPE, epochs=2), run)
         weights.append(score.weight)
     assert torch.equal(*weights) and steps == sorted([0, *range(1, 39), 19, 38])
 

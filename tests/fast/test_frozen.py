@@ -16,7 +16,7 @@ from minigpt.fast import FrozenPart, PartialClassifier, frozen, precompute
 from minigpt.fast.frozen import HiddenStates, StoredVectors, first_trainable
 from minigpt.fit import Recipe, Training, evaluate, read_all, train_to_end
 from minigpt.freeze import freeze, names_to_train, trainable
-from minigpt.head import HEAD, fit_head, vectors_of
+from minigpt.head import HEAD_RECIPE, fit_head, vectors_of
 from minigpt.peft import put_on
 from minigpt.weights import load_trunk, save_trunk
 
@@ -112,7 +112,7 @@ def test_a_head_fitted_on_stored_vectors_is_the_one_that_the_core_fits_in_memory
     plain = Classifier(model.transformer, 2, how)
     heads = []
     for vectors in (precompute(model, texts, base), vectors_of(plain, texts)):
-        fit_head(model.score, vectors, vectors, dataclasses.replace(HEAD, epochs=3))
+        fit_head(model.score, vectors, vectors, dataclasses.replace(HEAD_RECIPE, epochs=3))
         heads.append(model.score.weight.detach().clone())
     assert (heads[0] - heads[1]).norm() <= 1e-4 * heads[1].norm() > 0
 

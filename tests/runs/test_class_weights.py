@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from minigpt.data import Example, Tokens
 from minigpt.fit import Training, fit, train_to_end
-from minigpt.head import HEAD, Vectors, fit_head
+from minigpt.head import HEAD_RECIPE, Vectors, fit_head
 from minigpt.metrics import summarize
 from minigpt.runs.tune import class_weights_of
 
@@ -47,7 +47,9 @@ def test_one_step_is_the_one_that_torch_takes_with_weights():
     ours = torch.nn.Linear(5, 3, bias=False)
     oracle = torch.nn.Linear(5, 3, bias=False)
     oracle.load_state_dict(ours.state_dict())
-    recipe = dataclasses.replace(HEAD, epochs=1, batch_size=90, warmup=0.0, clip=1e9, lr=1e-2)
+    recipe = dataclasses.replace(
+        HEAD_RECIPE, epochs=1, batch_size=90, warmup=0.0, clip=1e9, lr=1e-2
+    )
     t = Training.of(ours, recipe, len(data))
     t.class_weights = balanced(data)
     steps = fit(t, data, data)
@@ -68,7 +70,7 @@ def summarize_loss(data: Vectors, model) -> float:
 def test_a_balanced_head_is_that_of_scikit_learn_and_finds_the_rare_class():
     linear = pytest.importorskip("sklearn.linear_model")
     data, dev = vectors(600), vectors(300, seed=1)
-    recipe = dataclasses.replace(HEAD, epochs=60, weight_decay=0.0)
+    recipe = dataclasses.replace(HEAD_RECIPE, epochs=60, weight_decay=0.0)
     found = {}
     for weights in (None, balanced(data)):
         score = torch.nn.Linear(5, 3, bias=False)
@@ -88,7 +90,7 @@ def test_without_the_flag_a_training_is_what_it_was():
     data, heads = vectors(), []
     for more in ({}, {"class_weights": None}, {"class_weights": torch.ones(3)}):
         score = torch.nn.Linear(5, 3, bias=False)
-        fit_head(score, data, data, HEAD, **more)
+        fit_head(score, data, data, HEAD_RECIPE, **more)
         heads.append(score.weight.detach())
     assert torch.equal(heads[0], heads[1])
     torch.testing.assert_close(heads[0], heads[2], rtol=1e-5, atol=1e-6)
