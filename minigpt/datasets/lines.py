@@ -17,17 +17,20 @@ MARKS = {  # byte-order marks; those of four bytes first, since FF FE begins two
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
-# What is not text: how a name ends, how the bytes begin, and what makes a readable file of it
-PANDAS = "import pandas; pandas.read_{kind}({old!r}).to_csv({new!r}, index=False)"
-UNPACK = "import {kind}; open({plain!r}, 'wb').write({kind}.open({old!r}).read())"
+# What is not text: how a name ends, how the bytes begin, what to install, and what makes text of it
+PANDAS = "import pandas; pandas.read_{}({{old!r}}).to_csv({{new!r}}, index=False)"
+UNPACK = "import {0}; open({{plain!r}}, 'wb').write({0}.open({{old!r}}).read())"
+UNZIP = "import zipfile; zipfile.ZipFile({old!r}).extractall()"
 NOT_TEXT = {
-    (".xlsx", ".xlsm", ".xls", ".ods"): (b"\xd0\xcf\x11\xe0", PANDAS.replace("{kind}", "excel")),
-    (".parquet",): (b"PAR1", PANDAS.replace("{kind}", "parquet")),
-    (".feather", ".arrow"): (b"ARROW1", PANDAS.replace("{kind}", "feather")),
-    (".gz",): (b"\x1f\x8b", UNPACK.replace("{kind}", "gzip")),
-    (".bz2",): (b"BZh9", UNPACK.replace("{kind}", "bz2")),
-    (".xz",): (b"\xfd7zXZ\0", UNPACK.replace("{kind}", "lzma")),
-    (".zip",): (b"PK\3\4", "import zipfile; zipfile.ZipFile({old!r}).extractall()"),
+    (".xlsx", ".xlsm"): (b"PK\3\4", "openpyxl", PANDAS.format("excel")),
+    (".xls",): (b"\xd0\xcf\x11\xe0", "xlrd", PANDAS.format("excel")),
+    (".ods",): (b"PK\3\4", "odfpy", PANDAS.format("excel")),
+    (".parquet",): (b"PAR1", "pyarrow", PANDAS.format("parquet")),
+    (".feather", ".arrow"): (b"ARROW1", "pyarrow", PANDAS.format("feather")),
+    (".gz",): (b"\x1f\x8b", "", UNPACK.format("gzip")),
+    (".bz2",): (b"BZh9", "", UNPACK.format("bz2")),
+    (".xz",): (b"\xfd7zXZ\0", "", UNPACK.format("lzma")),
+    (".zip",): (b"PK\3\4", "", UNZIP),
 }
 
 
@@ -43,12 +46,15 @@ def refuse_what_is_not_text(path: Path) -> None:
             head = file.read(8)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    for endings, (magic, python) in NOT_TEXT.items():
-        if path.suffix.lower() in endings or head.startswith(magic):
-            plain = str(path.with_suffix("")) if path.suffix.lower() in endings else f"{path}.txt"
-            new = str(path.with_suffix(".csv"))
-            python = python.format(old=str(path), new=new, plain=plain)
-            raise InputError(f"{path} is not text; convert it with Python: {python}")
+    ending = path.suffix.lower()
+    named = [what for endings, what in NOT_TEXT.items() if ending in endings]
+    begun = [what for what in NOT_TEXT.values() if head.startswith(what[0])]
+    if named or begun:
+        _, engine, python = named[0] if named else begun[-1]  # of PK: a .zip
+        plain = path.with_suffix("") if named else f"{path}.txt"
+        python = python.format(old=str(path), new=str(path.with_suffix(".csv")), plain=str(plain))
+        first = f" (after pip install pandas {engine})" if engine else ""
+        raise InputError(f"{path} is not text; convert it with Python{first}: {python}")
 
 
 def numbered_lines(

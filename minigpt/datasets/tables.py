@@ -1,8 +1,8 @@
 """A .csv, .tsv or .txt file -> rows with named columns.
 
-A first pass over the file finds how lines are cut (commas, semicolons, tabs; quoted or not): the
-first way with which the whole file agrees, which is surer than `csv.Sniffer`, who looks at a part.
-A second pass reads. Neither holds more than a row in memory.
+A first pass over the file finds how lines are cut (commas, semicolons, tabs; quoted or not): in the
+one way with which the whole file agrees, which is surer than `csv.Sniffer`, who looks at a part. A
+second pass reads. Neither holds more than a row in memory.
 """
 
 import csv
