@@ -86,8 +86,10 @@ def example_of(record: dict, columns: Columns, where: str) -> Example:
     """Check one record. A label may be a word or a whole number."""
     text = text_of(record, columns, where)
     label = record.get(columns.label) if columns.label is not None else None
-    if type(label) is float:
-        raise rating(where, [str(label)])
+    if type(label) is float and math.isfinite(label):
+        if label % 1:
+            raise rating(where, [str(label)])
+        label = int(label)  # 4.0: some programs write all numbers so
     if type(label) is int:
         label = str(label)
     if not isinstance(label, str) or not label.strip():

@@ -98,6 +98,7 @@ FORMS = {
     ],
     "`.jsonl`": [
         ("data.jsonl", '{"text": "so good", "label": 1}\n', {}, [("so good", "1")], ""),
+        ("data.jsonl", '{"text": "so good", "stars": 4.0}\n', {}, [("so good", "4")], "stars"),
         ("data.ndjson", '{"Review": "so good", "stars": 5}\n', {}, [("so good", "5")], "Review"),
     ],
     "`.json`": [
@@ -159,6 +160,7 @@ REFUSED = {
         ("data.tsv", "1\t2\t3\n1\t2\t3\n1\t2\t3\n", "say --text-column and --label-column"),
         ("data.json", '[{"essay": "so good", "label": 1}]', "say --text-column"),
         ("data.json", '[{"text": "so good", "grade": 1}]', "item 1: the label is None"),
+        ("data.jsonl", '{"text": "so good", "label": NaN}', "line 1: the label is nan, neither"),
         ("data.txt", "So good a film.\nSo bad.\nA film I liked.\n" * 9, "say --text-column"),
         ("data.csv", "review,grade\nso good,1\n", "The first line: review | grade"),
     ],
