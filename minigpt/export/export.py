@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from minigpt.checkpoints import OFFICIAL, Checkpoint, read_vocabulary
+from minigpt.checkpoints import OFFICIAL, Checkpoint, Vocabulary, read_vocabulary
 from minigpt.edge.errors import InputError
 from minigpt.edge.files import check_output_folder, write_folder
 from minigpt.peft import merge, method_of
@@ -89,8 +89,9 @@ def for_transformers(run: Run) -> dict:
     tensors = dict(run.model.named_parameters())
     wte = tensors["transformer.wte.weight"]  # (V, C)
     end = pad = run.tokenizer.eot_token
-    if run.append_end:
-        pad = run.tokenizer.n_vocab  # the next number; some models have a row to spare for it
+    vocabulary = read_vocabulary(run.checkpoint.folder)
+    if run.append_end:  # the next id; some models have a row to spare for it
+        pad = vocabulary.ids.get(PAD, len(vocabulary.ids))
         if pad == len(wte):
             tensors["transformer.wte.weight"] = torch.cat((wte, torch.zeros_like(wte[:1])))
     names = dict(enumerate(run.labels))
@@ -109,40 +110,44 @@ def for_transformers(run: Run) -> dict:
     return {
         "config.json": json.dumps(config, indent=2) + "\n",
         "model.safetensors": tensors,
-    } | tokenizer_files(run, pad)
+    } | tokenizer_files(run, vocabulary, pad)
 
 
-def tokenizer_files(run: Run, pad: int) -> dict:
-    """Return what AutoTokenizer opens: the vocabulary, and the end token after each text if so.
+def tokenizer_files(run: Run, vocabulary: Vocabulary, pad: int) -> dict:
+    """Return what AutoTokenizer opens: the vocabulary, and what is done with a text beside merges.
 
-    The format is that of the `tokenizers` library.
+    The format is that of the `tokenizers` library. What is special there is plain text in a text,
+    as it is here: so added tokens that count in texts are not.
     """
-    vocab, merges, _ = read_vocabulary(run.checkpoint.folder)
-    end = run.tokenizer.eot_token
-    specials = {END_OF_TEXT: end} | ({PAD: pad} if pad != end else {})
-    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    end, settings = run.tokenizer.eot_token, vocabulary.settings
+    names = {i: token for token, i in vocabulary.ids.items()}
     text, second = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
+    around = {names[i]: i for i in (*settings.before, end)}
+    before = [{"SpecialToken": {"id": names[i], "type_id": 0}} for i in settings.before]
     after = [{"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}] if run.append_end else []
-    ids = {END_OF_TEXT: {"id": END_OF_TEXT, "ids": [end], "tokens": [END_OF_TEXT]}}
     tokenizer = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": i, "content": token, "special": True} | plain for token, i in specials.items()
-        ],
+        "added_tokens": added_tokens(
+            settings, {END_OF_TEXT: end} | ({PAD: pad} if pad != end else {})
+        ),
         "normalizer": None,
         "pre_tokenizer": {
             "type": "ByteLevel",
-            "add_prefix_space": False,
+            "add_prefix_space": settings.prefix_space,
             "trim_offsets": True,
             "use_regex": True,
         },
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [text, *after],
-            "pair": [text, second, *after],
-            "special_tokens": ids if after else {},
+            "single": [*before, text, *after],
+            "pair": [*before, text, second, *after],
+            "special_tokens": {
+                name: {"id": name, "ids": [i], "tokens": [name]}
+                for name, i in around.items()
+                if before or after
+            },
         },
         "decoder": {
             "type": "ByteLevel",
@@ -159,8 +164,8 @@ def tokenizer_files(run: Run, pad: int) -> dict:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": vocab,
-            "merges": merges,
+            "vocab": vocabulary.vocab,
+            "merges": vocabulary.merges,
         },
     }
     about = {
@@ -169,12 +174,27 @@ def tokenizer_files(run: Run, pad: int) -> dict:
         "model_input_names": ["input_ids", "attention_mask"],  # GPT-2 has no token types
         "eos_token": END_OF_TEXT,
         "pad_token": PAD if pad != end else END_OF_TEXT,
+        "split_special_tokens": True,
         "clean_up_tokenization_spaces": False,
     }
     return {
         "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False) + "\n",
         "tokenizer_config.json": json.dumps(about, indent=2) + "\n",
     }
+
+
+def added_tokens(settings, special: dict[str, int]) -> list[dict]:
+    """Return the added tokens of a tokenizer.json, in the order of their ids."""
+    tokens = {token: (i, True, False) for token, i in special.items()}  # id, special, normalized
+    for token in settings.added.values():
+        if token.content not in special:
+            unread = token.special and settings.split_special
+            tokens[token.content] = token.id, unread, token.normalized
+    never = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    return [
+        {"id": i, "content": token, "special": special, "normalized": normalized} | never
+        for token, (i, special, normalized) in sorted(tokens.items(), key=lambda item: item[1])
+    ]
 
 
 def for_peft(run: Run, method: str) -> dict:
@@ -224,4 +244,5 @@ def for_peft(run: Run, method: str) -> dict:
         "adapter_config.json": json.dumps(config, indent=2) + "\n",
         "adapter_model.safetensors": {n: t.detach().contiguous() for n, t in tensors.items()},
     }
-    return files | tokenizer_files(run, run.tokenizer.eot_token)
+    vocabulary = read_vocabulary(run.checkpoint.folder)
+    return files | tokenizer_files(run, vocabulary, run.tokenizer.eot_token)
