@@ -35,6 +35,7 @@ WHOLE = ("PreTrainedTokenizerFast", "TokenizersBackend")  # takes tokenizer.json
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 SPECIAL += ("mask_token",)
+EXTRA = ("additional_special_tokens", "extra_special_tokens")  # the last list counts
 
 
 def content_fits(value) -> bool:
@@ -66,7 +67,7 @@ def special_fields() -> dict[str, Kind]:
     fields = {}
     for name in SPECIAL:
         fields |= {name: optional(token)} | flags_of(name)
-    for name in ("extra_special_tokens", "additional_special_tokens"):
+    for name in EXTRA:
         fields |= {name: optional(tokens), f"{name}.*": token} | flags_of(f"{name}.*")
     return fields
 
@@ -170,7 +171,10 @@ def read_settings(folder: Path, one: dict, vocab: dict[str, int]) -> Settings:
     """
     about = fields_of(folder, CONFIG)
     if about.get("added_tokens_decoder") is None:
-        about = about | fields_of(folder, NAMED)
+        older = fields_of(folder, NAMED)
+        if any(type(about.get(name)) is list and about[name] for name in EXTRA):
+            older = {name: value for name, value in older.items() if name not in EXTRA}
+        about = about | older
     name = about.get("tokenizer_class")
     if name is None:  # config.json may say it instead
         path = folder / "config.json"
@@ -188,7 +192,7 @@ def read_settings(folder: Path, one: dict, vocab: dict[str, int]) -> Settings:
         check(folder / ONE_FILE, one, {"pre_tokenizer.add_prefix_space": one_of(spaced)}, mend)
         before, after = template_of(folder / ONE_FILE, one)
         for field, ids in (("add_bos_token", before), ("add_eos_token", after)):
-            check(folder / CONFIG, about, {field: optional(one_of(False, bool(ids)))}, mend)
+            check(folder / CONFIG, about, {field: optional(one_of(*{False, bool(ids)}))}, mend)
     else:  # GPT2Tokenizer builds it from these
         ids = {field: [added[t].id] if t in added else [] for field, t in named.items()}
         before = ids.get("bos_token", []) if about.get("add_bos_token") else []
@@ -216,11 +220,14 @@ def added_tokens(
     fields = default | about
     names = [*SPECIAL, *(n for n in fields if n.endswith("_token") and type(fields[n]) is str)]
     special = {n: fields[n] for n in dict.fromkeys(names) if fields.get(n) is not None}
-    extra = fields.get("extra_special_tokens") or fields.get("additional_special_tokens") or []
-    if type(extra) is dict:
-        special |= extra
+    more = []
+    for name in EXTRA:
+        if type(fields.get(name)) is dict:
+            special |= fields[name]
+        else:
+            more = fields.get(name) or more
     special = {n: Added.of(value, special=True) for n, value in special.items()}
-    more = [Added.of(v, special=True) for v in extra] if type(extra) is list else []
+    more = [Added.of(value, special=True) for value in more]
     special_contents = {t.content for t in (*special.values(), *more)}
 
     declared = numbered_tokens(folder, about, one, special_contents, as_it_is)
@@ -263,7 +270,7 @@ def numbered_tokens(
     others = [Added.of(value, int(i)) for i, value in decoder.items()]
     if as_it_is:
         return in_one + sorted(others, key=lambda t: t.id)
-    contents = {t.content for t in (*listed, *others)}
+    contents = special | {t.content for t in (*listed, *others)}
     if lost := [t.content for t in in_one if t.content not in contents]:
         raise InputError(
             f"{folder / ONE_FILE}: added_tokens has {lost[0]!r}, which added_tokens_decoder of "
