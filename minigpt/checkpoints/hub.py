@@ -42,7 +42,7 @@ def from_hub(
         if not complete:
             print(f"downloading {repository}, once, into the Hub cache", file=sys.stderr)
         for name in unknown:
-            if paths:  # all files are of one commit, also if the repository changes meanwhile
+            if paths and revision is None:  # one commit for all, also if another one is pushed
                 where["revision"] = next(iter(paths.values())).parent.name
             if path := fetch(repository, name, name in optional, **where):
                 paths[name] = path

@@ -164,23 +164,28 @@ def fields_of(folder: Path, name: str) -> dict:
     return check(path, read_json(path), FIELDS[name], MEND) if path.is_file() else {}
 
 
-def read_settings(folder: Path, one: dict, vocab: dict[str, int]) -> Settings:
-    """Return what the tokenizer of a folder does with a text beyond merges. Raises InputError.
-
-    `one` is its tokenizer.json, checked, or empty, and `vocab` its {token: id}.
-    """
+def config_of(folder: Path) -> dict:
+    """Return tokenizer_config.json, completed by what older versions wrote into other files."""
     about = fields_of(folder, CONFIG)
     if about.get("added_tokens_decoder") is None:
         older = fields_of(folder, NAMED)
         if any(type(about.get(name)) is list and about[name] for name in EXTRA):
             older = {name: value for name, value in older.items() if name not in EXTRA}
         about = about | older
-    name = about.get("tokenizer_class")
-    if name is None:  # config.json may say it instead
-        path = folder / "config.json"
+    name, path = about.get("tokenizer_class"), folder / "config.json"
+    if name is None and path.is_file():
         field = {"tokenizer_class": FIELDS[CONFIG]["tokenizer_class"]}
         name = check(path, read_json(path), field, MEND).get("tokenizer_class")
-    as_it_is = bool(one) and name in WHOLE
+    return about | {"tokenizer_class": name}
+
+
+def read_settings(folder: Path, one: dict, vocab: dict[str, int]) -> Settings:
+    """Return what the tokenizer of a folder does with a text beyond merges. Raises InputError.
+
+    `one` is its tokenizer.json, checked, or empty, and `vocab` its {token: id}.
+    """
+    about = config_of(folder)
+    as_it_is = bool(one) and about["tokenizer_class"] in WHOLE
     added, named = added_tokens(folder, about, one, vocab, as_it_is)
 
     spaced = bool(about.get("add_prefix_space"))
