@@ -31,7 +31,7 @@ def main():
 
 
 def job(typed, clock, group):
-    """Load, freeze, train, test, save; or, with --resume, go on where a run was stopped."""
+    """Load, freeze, train, test, save; or, with --resume, continue where a run was stopped."""
     torch.manual_seed(typed.seed)
     say = (lambda *_: None) if typed.quiet or group.rank > 0 else print
     out = Path(typed.resume) if typed.resume else check_output_folder(typed.out)

@@ -4,7 +4,7 @@
 
 Prints the test accuracy of the head for each way to pool, on the trunk as pre-trained and on the
 same trunk with random weights, each beside scikit-learn's logistic regression on the same vectors
-(the best of C = 0.01, 0.1, 1, 10 on dev; raw or standardised vectors, whichever is better on dev).
+(the best of C = 0.01, 0.1, 1, 10 on dev; raw or standardized vectors, whichever is better on dev).
 Needs the test extra: pip install -e .[test]
 """
 
@@ -12,22 +12,21 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import torch
+import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from minigpt.checkpoints import Checkpoint, describe, find_checkpoint, open_tokenizer
-from minigpt.classifier import Classifier
 from minigpt.cli.program import Parser, errors_for_people
 from minigpt.data import tokenize
 from minigpt.datasets import load_dataset
-from minigpt.fast.frozen import Kept, keep
+from minigpt.fast import PartialClassifier, precompute
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze
-from minigpt.head import HEAD, fit_head
-from minigpt.metrics import summarize
+from minigpt.head import Vectors, fit_head
 from minigpt.language.initialize import initialize
+from minigpt.metrics import summarize
 from minigpt.weights import load_trunk, save_trunk
 
 VECTORS = {  # name: pooling, and whether <|endoftext|> follows the text
@@ -39,23 +38,23 @@ VECTORS = {  # name: pooling, and whether <|endoftext|> follows the text
 }
 
 
-def logistic_regression(train: Kept, dev: Kept, test: Kept) -> float:
-    """Return the test accuracy of scikit-learn's best on dev."""
-    parts = [
-        (part.states[part.starts].astype(float), part.labels.numpy()) for part in (train, dev, test)
-    ]
-    found = []
+def logistic_regression(train: Vectors, dev: Vectors, test: Vectors) -> float:
+    """Return the test accuracy of the one of scikit-learn's fits that is best on dev."""
+    parts = []
+    for vectors in (train, dev, test):
+        (x,), labels = vectors.batch(np.arange(len(vectors)))
+        parts.append((x.double().numpy(), labels.numpy()))
+    scores = []
     for scaler in (FunctionTransformer(), StandardScaler()):
         for c in (0.01, 0.1, 1, 10):
-            oracle = make_pipeline(scaler, LogisticRegression(C=c, solver="newton-cholesky")).fit(
-                *parts[0]
-            )
-            found.append([oracle.score(*part) for part in parts[1:]])
-    return max(found, key=lambda scores: scores[0])[1]
+            regression = LogisticRegression(C=c, solver="newton-cholesky")
+            oracle = make_pipeline(scaler, regression).fit(*parts[0])
+            scores.append([oracle.score(*part) for part in parts[1:]])
+    return max(scores, key=lambda dev_and_test: dev_and_test[0])[1]
 
 
 def with_random_weights(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """Return a checkpoint of the same shape that has learned nothing."""
+    """Return a checkpoint of the same shape that has not been trained."""
     save_trunk(initialize(load_trunk(checkpoint.folder)), folder)
     for file in ("vocab.json", "merges.txt"):
         shutil.copy(checkpoint.folder / file, folder)
@@ -70,27 +69,26 @@ def main():
     checkpoint = find_checkpoint(args.weights)
     tokenizer = open_tokenizer(checkpoint)
     dataset = load_dataset(args.data, seed=0)
-    splits = dataset.train, dataset.dev, dataset.test
 
     print(f"{checkpoint.name} on {dataset.name}, {len(dataset.test)} test texts")
     print(f"{'trunk':14}{'vector':24}{'head':>8}{'pairs':>8}{'scikit-learn':>14}")
     with tempfile.TemporaryDirectory() as folder:
         random = with_random_weights(checkpoint, Path(folder))
-        for trunk, found in (("pre-trained", checkpoint), ("random", random)):
+        for trunk, weights in (("pre-trained", checkpoint), ("random", random)):
             for name, (pooling, append_end) in VECTORS.items():
-                torch.manual_seed(0)
-                model = Classifier(load_trunk(found.folder), len(dataset.labels), pooling)
+                model = PartialClassifier(load_trunk(weights.folder), len(dataset.labels), pooling)
                 freeze(model, set())
-                length = found.config.n_positions
-                parts = [
-                    keep(model, tokenize(s, dataset.labels, tokenizer, length, append_end), found)
-                    for s in splits
+                length = weights.config.n_positions
+                tokens = [
+                    tokenize(split, dataset.labels, tokenizer, length, append_end)
+                    for split in (dataset.train, dataset.dev, dataset.test)
                 ]
-                fit_head(model, *parts[:2], HEAD)
-                figures = summarize(evaluate(model, parts[2]), dataset.test, dataset.labels)
+                train, dev, test = (precompute(model, texts, weights) for texts in tokens)
+                fit_head(model.score, train, dev)
+                figures = summarize(evaluate(model.score, test), dataset.test, dataset.labels)
                 pairs = f"{figures['pairs']['in_order']:.1%}" if "pairs" in figures else ""
                 row = f"{trunk:14}{name:24}{figures['accuracy']:8.1%}{pairs:>8}"
-                print(f"{row}{logistic_regression(*parts):14.1%}", flush=True)
+                print(f"{row}{logistic_regression(train, dev, test):14.1%}", flush=True)
 
 
 if __name__ == "__main__":

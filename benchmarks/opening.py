@@ -57,16 +57,16 @@ def main():
         for name in ("vocab.json", "merges.txt"):
             Path(folder, name).write_text(json.dumps({}))
         size = Path(folder, "model.safetensors").stat().st_size
-        found = {name: [] for name in OPEN}
+        measured = {name: [] for name in OPEN}
         for _ in range(times):
             for name, code in OPEN.items():
                 command = [sys.executable, "-c", START + code + END, folder]
                 out = subprocess.run(command, capture_output=True, text=True).stdout
-                found[name].append([float(x) for x in out.split()[-2:]])
+                measured[name].append([float(x) for x in out.split()[-2:]])
     print(f"a file of {size / 1e6:.0f} MB, medians of {times}")
     print(f"{'':20}{'seconds':>10}{'ratio':>8}{'memory added, MB':>18}")
-    theirs = statistics.median(seconds for seconds, _ in found["transformers"])
-    for name, rows in found.items():
+    theirs = statistics.median(seconds for seconds, _ in measured["transformers"])
+    for name, rows in measured.items():
         seconds, added = (statistics.median(column) for column in zip(*rows, strict=True))
         print(f"{name:20}{seconds:10.3f}{seconds / theirs:8.2f}{added / 1e6:18.0f}")
 

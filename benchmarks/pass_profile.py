@@ -12,8 +12,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from minigpt.config import GPT2Config
-from minigpt.fast.packed import PackedLinear, packed
-from minigpt.model import GPT2, initialize
+from minigpt.fast.packing import PackedLinear, packed
+from minigpt.language.initialize import initialize
+from minigpt.model import GPT2
 
 
 def rate(product, operations: int) -> float:
@@ -45,10 +46,10 @@ def main():
     print(f"packing all of it: {time.perf_counter() - start:.2f} s")
     for name, model in (("plain", trunk), ("packed", ours)):
         model(ids)
-        with profile(activities=[ProfilerActivity.CPU]) as found:
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
             for _ in range(8):
                 model(ids)
-        rows = sorted(found.key_averages(), key=lambda row: -row.self_cpu_time_total)
+        rows = sorted(profiled.key_averages(), key=lambda row: -row.self_cpu_time_total)
         total = sum(row.self_cpu_time_total for row in rows)
         shares = [f"{row.key} {row.self_cpu_time_total / total:.1%}" for row in rows[:6]]
         print(f"{name} pass, {total / 8e3:.0f} ms: {', '.join(shares)}")

@@ -18,15 +18,14 @@ import numpy as np
 import torch
 
 from minigpt.checkpoints import Checkpoint, find_checkpoint, open_tokenizer
-from minigpt.classifier import Classifier
 from minigpt.config import GPT2Config
 from minigpt.data import Tokens, tokenize
 from minigpt.datasets import load_dataset
-from minigpt.fast.frozen import keep
-from minigpt.fast.memory import peak_memory
+from minigpt.fast import PartialClassifier, precompute
 from minigpt.freeze import freeze
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2
+from minigpt.runs import peak_memory
 from minigpt.weights import load_trunk
 
 LENGTHS = (16, 64, 256, 1024)
@@ -56,10 +55,10 @@ def measure(kind: str, *values: str) -> None:
     trunk, texts, checkpoint = (
         texts_of(values[0], int(values[1])) if kind == "texts" else random_texts(*map(int, values))
     )
-    model = Classifier(trunk, 2).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = PartialClassifier(trunk, 2).to("cuda" if torch.cuda.is_available() else "cpu")
     freeze(model, set())
     start = time.perf_counter()
-    keep(model, texts, checkpoint)
+    precompute(model, texts, checkpoint)
     seconds = time.perf_counter() - start
     print(seconds, texts.lengths.sum(), peak_memory())
 

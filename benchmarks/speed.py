@@ -25,19 +25,24 @@ import numpy as np
 import torch
 
 from minigpt.checkpoints import describe, find_checkpoint, open_tokenizer
-from minigpt.classifier import Classifier
 from minigpt.config import GPT2Config
 from minigpt.data import Tokens, tokenize
 from minigpt.datasets import load_dataset
-from minigpt.fast.frozen import FrozenPart, keep
-from minigpt.fast.memory import peak_memory, reuse_memory
-from minigpt.fast.packed import PackedLinear, can_pack, packed_to_generate
-from minigpt.fit import Recipe, evaluate, fit
-from minigpt.freeze import freeze, names_to_learn
+from minigpt.fast import (
+    FrozenPart,
+    PartialClassifier,
+    packed_to_generate,
+    precompute,
+    reuse_memory,
+)
+from minigpt.fast.packing import PackedLinear, can_pack
+from minigpt.fit import Recipe, Training, read_all, train_to_end
+from minigpt.freeze import freeze, names_to_train
 from minigpt.head import HEAD, fit_head
 from minigpt.language.generate import generate_ids
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2
+from minigpt.runs import peak_memory
 from minigpt.weights import load_trunk, save_trunk
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -70,19 +75,19 @@ def ours(row: str, folder: Path):
     train, dev, test = (texts_in(folder, part) for part in ("train", "dev", "test"))
 
     def opened(policy: dict):
-        found = describe("random", folder)
-        model = Classifier(load_trunk(found.folder), 2, dtype=dtype).to(DEVICE)
-        freeze(model, names_to_learn(model.transformer, **policy))
-        return model, found
+        checkpoint = describe("random", folder)
+        model = PartialClassifier(load_trunk(folder), 2, dtype=dtype).to(DEVICE)
+        freeze(model, names_to_train(model.transformer, **policy))
+        return model, checkpoint
 
     if kind == "open":
         return lambda: opened({})
     if kind == "pass":
-        model, found = opened({"freeze_trunk": True})
-        return lambda: keep(model, train, found)
+        model, checkpoint = opened({"freeze_trunk": True})
+        return lambda: precompute(model, train, checkpoint)
     if kind == "predict":
         model, _ = opened({"freeze_trunk": True})
-        return lambda: evaluate(model, FrozenPart(model).of(test))
+        return lambda: read_all(FrozenPart(model).logits, test, DEVICE)
     if kind == "generate":
         model, _ = opened({})
         how = {"tokens": 256, "temperature": 0}
@@ -92,12 +97,13 @@ def ours(row: str, folder: Path):
     def training():
         reuse_memory()
         policy = {"last": {"train_last": 2}, "full": {}}.get(kind, {"freeze_trunk": True})
-        model, found = opened(policy)
-        kept = [keep(model, part, found) for part in (train, dev)]
+        model, checkpoint = opened(policy)
+        computed = [precompute(model, part, checkpoint) for part in (train, dev)]
         if kind in ("frozen", "warm"):
-            fit_head(model, *kept, dataclasses.replace(HEAD, epochs=10))
+            fit_head(model.score, *computed, dataclasses.replace(HEAD, epochs=10))
         else:
-            fit(model, *kept, dataclasses.replace(FINE, epochs=10 if kind == "last" else 1))
+            recipe = dataclasses.replace(FINE, epochs=10 if kind == "last" else 1)
+            train_to_end(Training.of(model, recipe, len(train)), *computed)
 
     return training
 
@@ -157,13 +163,13 @@ def theirs(row: str, folder: Path):
         if kind == "last":
             model.transformer.h[-2:].requires_grad_(True)
             model.transformer.ln_f.requires_grad_(True)
-        learning = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learning, lr=5e-5, weight_decay=0.1)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=5e-5, weight_decay=0.1)
         for _ in range(1 if kind == "full" else 10):
             model.train()
             for batch in loader("train", shuffle=True):
                 run(model, batch).loss.backward()
-                torch.nn.utils.clip_grad_norm_(learning, 1.0)
+                torch.nn.utils.clip_grad_norm_(trained, 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
             read(model, "dev")
@@ -227,11 +233,11 @@ def prepare(folder: Path, config: GPT2Config, data: str, texts: int, predict: in
         (folder / name).write_bytes((tiny.folder / name).read_bytes())
     tokenizer = open_tokenizer(tiny)
     dataset = load_dataset(data, seed=0)
-    rows = np.random.default_rng(0).permutation(len(dataset.train))
-    some = [dataset.train[i] for i in rows]
+    order = np.random.default_rng(0).permutation(len(dataset.train))
+    some = [dataset.train[i] for i in order]
     some = (some * (1 + predict // len(some)))[: max(predict, texts + texts // 4)]
-    found = tokenize(some, dataset.labels, tokenizer, 256)
-    rows = [(ids.tolist(), int(label)) for ids, label in zip(found.ids, found.labels, strict=True)]
+    tokens = tokenize(some, dataset.labels, tokenizer, 256)
+    rows = [(ids.tolist(), int(i)) for ids, i in zip(tokens.ids, tokens.labels, strict=True)]
     parts = {
         "train": rows[:texts],
         "dev": rows[texts : texts + texts // 4],
@@ -239,6 +245,23 @@ def prepare(folder: Path, config: GPT2Config, data: str, texts: int, predict: in
     }
     (folder / "texts.json").write_text(json.dumps(parts))
     return {part: sum(len(ids) for ids, _ in rows) for part, rows in parts.items()}
+
+
+def measure(row: str, rows: list[str], round_: int, folder: str, measured: dict) -> None:
+    """Add (seconds, bytes) of a row, ours and theirs, each from a process of its own."""
+    same = {"frozen-bf16": "frozen", "warm": "frozen", "pass-bf16": "pass"}.get(row)
+    for side in ("ours", "theirs"):
+        results = measured.setdefault((row, side), [])
+        if side == "theirs" and same in rows:  # measured already
+            results.append(measured[same, side][round_])
+            continue
+        cache = f"{folder}/cache-{round_}-{'frozen' if row == 'warm' else row}"
+        command = [sys.executable, __file__, "--worker", side, row, folder]
+        env = os.environ | {"MINIGPT_CACHE": cache}
+        run = subprocess.run(command, env=env, capture_output=True, text=True)
+        if run.returncode:
+            sys.exit(run.stderr)
+        results.append([float(x) for x in run.stdout.split()[-2:]])
 
 
 def main():
@@ -261,40 +284,25 @@ def main():
     if "warm" in rows and "frozen" not in rows:
         rows.insert(rows.index("warm"), "frozen")  # it warms the cache
     rates = {dtype: matrix_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    found = {}
     with tempfile.TemporaryDirectory() as folder:
         tokens = prepare(Path(folder), config, args.data, args.texts, args.predict)
-        for time_ in range(args.times):
+        measured = {}
+        for round_ in range(args.times):
             for row in rows:
-                same = {"frozen-bf16": "frozen", "warm": "frozen", "pass-bf16": "pass"}.get(row)
-                for side in ("ours", "theirs"):
-                    if side == "theirs" and same in rows:  # measured already
-                        found.setdefault((row, side), []).append(found[same, side][time_])
-                        continue
-                    kept = f"{folder}/cache-{time_}-{'frozen' if row == 'warm' else row}"
-                    command = [sys.executable, __file__, "--worker", side, row, folder]
-                    env = os.environ | {"MINIGPT_CACHE": kept}
-                    run = subprocess.run(command, env=env, capture_output=True, text=True)
-                    if run.returncode:
-                        sys.exit(run.stderr)
-                    numbers = [float(x) for x in run.stdout.split()[-2:]]
-                    found.setdefault((row, side), []).append(numbers)
-                print(f"round {time_ + 1}: {ROWS[row]} done", file=sys.stderr, flush=True)
+                measure(row, rows, round_, folder, measured)
+                print(f"round {round_ + 1}: {ROWS[row]} done", file=sys.stderr, flush=True)
 
-    print(
-        f"{config.n_layer} blocks of {config.n_embd} on {DEVICE}, torch {torch.__version__}, ",
-        end="",
-    )
-    print(
-        f"{torch.get_num_threads()} threads; {args.texts} texts of {args.data}, {args.times} rounds"
-    )
+    threads = torch.get_num_threads()
+    print(f"{config.n_layer} blocks of {config.n_embd} on {DEVICE}, ", end="")
+    print(f"torch {torch.__version__}, {threads} threads; ", end="")
+    print(f"{args.texts} texts of {args.data}, {args.times} rounds")
     print(", ".join(f"{str(d)[6:]} products: {r / 1e9:,.0f} GFLOP/s" for d, r in rates.items()))
     print(f"{'':32}{'seconds':>18}{'':10}{'share':>8}{'peak memory, MB':>20}")
     print(f"{'':32}{'ours':>9}{'theirs':>9}{'ratio':>10}{'ours':>8}{'ours':>10}{'theirs':>10}")
     for row in rows:
-        sides = [found[row, side] for side in ("ours", "theirs")]
         (mine, memory), (other, memory_2) = (
-            [statistics.median(column) for column in zip(*side, strict=True)] for side in sides
+            [statistics.median(column) for column in zip(*measured[row, side], strict=True)]
+            for side in ("ours", "theirs")
         )
         need = operations(row, config, tokens)
         rate = rates[torch.bfloat16 if row.endswith("bf16") else torch.float32]

@@ -1,7 +1,7 @@
 """The training loop by hand, the learning rate's schedule, and evaluation.
 
-Knows nothing of files, text, signals or progress bars: whoever calls `fit` sees each step go by,
-and may save, show or stop.
+Knows nothing of files, text, signals or progress bars: the caller of `fit` sees each step, and may
+save, show or stop.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Recipe:
 
 @dataclasses.dataclass
 class Training:
-    """All that the next step depends on: whoever saves this can go on from there.
+    """All that the next step depends on: to save it is to be able to resume.
 
     (Only dropout depends on more: on the state of torch's random generators.)
     """
@@ -88,55 +88,27 @@ class Alone:
 ALONE = Alone()
 
 
-def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """Return the rate of one step: a linear rise, then half a cosine down towards 0."""
-    warm = recipe.warmup * steps
-    if step < warm:
-        return recipe.lr * (step + 1) / (warm + 1)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+def fit(t: Training, train, dev, group=ALONE):
+    """Train, and yield after each step and each evaluation: the caller may save, show or stop.
 
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over what is trained; biases and gains do not decay."""
-    parameters = trainable(model).values()
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-
-
-def values_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of what is trained, by name."""
-    return {name: p.detach().clone() for name, p in trainable(model).items()}
-
-
-def to_device(inputs, device: torch.device) -> list:
-    """Move a batch to where the model is; a GPU fetches it by itself while the host goes on."""
-    if device.type == "cuda":
-        inputs = [x.pin_memory() if torch.is_tensor(x) and not x.is_cuda else x for x in inputs]
-    return [x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in inputs]
-
-
-@torch.no_grad()
-def read_all(function: Callable, examples, device, group=ALONE) -> torch.Tensor:  # -> (N, ...)
-    """Return function(inputs) of all examples, in their order, on the CPU."""
-    device = torch.device(device)
-
-    def read(texts):
-        inputs, _ = examples.batch(texts)
-        return function(*to_device(inputs, device))
-
-    batches = token_batches(examples.sizes, AT_ONCE[device.type])
-    results = torch.cat(list(group.map(read, batches))).cpu()
-    in_order = torch.empty_like(results)
-    in_order[torch.from_numpy(np.concatenate(batches))] = results
-    return in_order
-
-
-def evaluate(model: nn.Module, examples, group=ALONE) -> torch.Tensor:  # -> (N, K)
-    """Return the logits of all examples, in their order, on the CPU."""
-    return read_all(model.eval(), examples, next(model.parameters()).device, group)
+    `train` and `dev` are examples that serve batches, such as `Tokens`. An epoch that was left in
+    the middle continues with its next step. At the end the model has the parameters of the epoch
+    with the lowest dev loss; epoch 0 is the start.
+    """
+    if not t.history:
+        assess(t, train, dev, group)
+        yield t
+    for epoch in range(len(t.history), t.recipe.epochs + 1):
+        train_mode(t.model)
+        taken = t.step - (epoch - 1) * t.steps_per_epoch
+        for batches in steps_of(train, t.recipe, epoch)[taken:]:
+            take_step(t, train, batches, group)
+            yield t
+        assess(t, train, dev, group)
+        yield t
+    with torch.no_grad():
+        for name, parameter in trainable(t.model).items():
+            parameter.copy_(t.best[name])
 
 
 def steps_of(examples, recipe: Recipe, epoch: int) -> list[list[np.ndarray]]:
@@ -189,27 +161,55 @@ def assess(t: Training, train, dev, group=ALONE) -> None:
     t.history.append(line)
 
 
-def fit(t: Training, train, dev, group=ALONE):
-    """Train, and yield after each step and each evaluation: whoever calls may save, show or stop.
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Return the rate of one step: a linear rise, then half a cosine down towards 0."""
+    warm = recipe.warmup * steps
+    if step < warm:
+        return recipe.lr * (step + 1) / (warm + 1)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
-    `train` and `dev` are examples that serve batches, such as `Tokens`. An epoch that was left in
-    the middle goes on with its next step. At the end the model has the parameters of the epoch with
-    the lowest dev loss; epoch 0 is the start.
-    """
-    if not t.history:
-        assess(t, train, dev, group)
-        yield t
-    for epoch in range(len(t.history), t.recipe.epochs + 1):
-        train_mode(t.model)
-        taken = t.step - (epoch - 1) * t.steps_per_epoch
-        for batches in steps_of(train, t.recipe, epoch)[taken:]:
-            take_step(t, train, batches, group)
-            yield t
-        assess(t, train, dev, group)
-        yield t
-    with torch.no_grad():
-        for name, parameter in trainable(t.model).items():
-            parameter.copy_(t.best[name])
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019) over what is trained; biases and gains do not decay."""
+    parameters = trainable(model).values()
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+
+
+def evaluate(model: nn.Module, examples, group=ALONE) -> torch.Tensor:  # -> (N, K)
+    """Return the logits of all examples, in their order, on the CPU."""
+    return read_all(model.eval(), examples, next(model.parameters()).device, group)
+
+
+@torch.no_grad()
+def read_all(function: Callable, examples, device, group=ALONE) -> torch.Tensor:  # -> (N, ...)
+    """Return function(inputs) of all examples, in their order, on the CPU."""
+    device = torch.device(device)
+
+    def read(texts):
+        inputs, _ = examples.batch(texts)
+        return function(*to_device(inputs, device))
+
+    batches = token_batches(examples.sizes, AT_ONCE[device.type])
+    results = torch.cat(list(group.map(read, batches))).cpu()
+    in_order = torch.empty_like(results)
+    in_order[torch.from_numpy(np.concatenate(batches))] = results
+    return in_order
+
+
+def to_device(inputs, device: torch.device) -> list:
+    """Move a batch to where the model is; a GPU fetches it by itself while the host continues."""
+    if device.type == "cuda":
+        inputs = [x.pin_memory() if torch.is_tensor(x) and not x.is_cuda else x for x in inputs]
+    return [x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in inputs]
+
+
+def values_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of what is trained, by name."""
+    return {name: p.detach().clone() for name, p in trainable(model).items()}
 
 
 def train_to_end(t: Training, train, dev) -> None:

@@ -107,7 +107,7 @@ def fit_head(
 ) -> Training:
     """Train `score`, (C -> K) without a bias, on vectors; return the training at its end.
 
-    `run` goes through the steps of `fit`: whoever wants to save or show them hands in its own.
+    `run` goes through the steps of `fit`; hand in another one to save or show them on the way.
     """
     head = Conditioned(conditioner(train), score.out_features).to(score.weight.device)
     t = Training.of(head, recipe, len(train))

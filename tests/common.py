@@ -1,4 +1,4 @@
-"""What several test files share, besides the fixtures in conftest.py."""
+"""What tests of whole runs share: flags to try, a process of its own, and the results."""
 
 import json
 import os
@@ -6,13 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
 from conftest import ROOT, files_of
-
-from minigpt.data import Tokens
-from minigpt.model import GPT2
 
 POLICIES = [
     ["--freeze-trunk"],
@@ -29,24 +23,6 @@ POLICIES = [
     ["--lora", "2", "--dtype", "bfloat16"],
     ["--prefix", "3", "--dtype", "bfloat16"],
 ]
-
-
-def some_texts(n=24, seed=0) -> Tokens:
-    random = np.random.default_rng(seed)
-    ids = [random.integers(0, 250, random.integers(2, 30)) for _ in range(n)]
-    return Tokens(ids, torch.from_numpy(random.integers(0, 2, n)))
-
-
-def oracle_of(trunk: GPT2, kind="GPT2LMHeadModel", **more):
-    """Return transformers' model of the same config, with the same values."""
-    transformers = pytest.importorskip("transformers")
-    model = getattr(transformers, kind)(
-        transformers.GPT2Config(**trunk.config.to_json(), **more)
-    ).eval()
-    missing, extra = model.transformer.load_state_dict(trunk.state_dict(), strict=False)
-    assert not extra and all(name.endswith(("attn.bias", "masked_bias")) for name in missing)
-    return model
-
 
 TORCHRUN = [*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node")]
 

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import random
 import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are small: threads would only wait
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ import train
 from minigpt.cli import commands
 from minigpt.cli.program import errors_for_people
 from minigpt.config import GPT2Config
+from minigpt.data import Tokens
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2
 from minigpt.tokenizer import END_OF_TEXT, byte_of_character
@@ -71,6 +74,38 @@ def random_trunk(seed: int = 0, **sizes) -> GPT2:
         for parameter in trunk.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return trunk
+
+
+def odd_sizes(seed: int) -> dict:
+    """Draw the sizes of a small GPT-2: odd head counts, widths, contexts and epsilons."""
+    draw = random.Random(seed)
+    heads, width = draw.choice([1, 2, 3, 5, 7]), draw.choice([1, 3, 4, 8, 13])
+    return {
+        "vocab_size": draw.randint(11, 400),
+        "n_positions": draw.randint(12, 70),
+        "n_embd": heads * width,
+        "n_head": heads,
+        "n_layer": draw.randint(1, 4),
+        "n_inner": draw.choice([None, None, 17, 64]),
+        "layer_norm_epsilon": draw.choice([1e-5, 1e-6, 1e-3]),
+    }
+
+
+def oracle_of(trunk: GPT2, kind="GPT2LMHeadModel", **more):
+    """Return the model of transformers that has the same config and the same values."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(**trunk.config.to_json(), **more)
+    model = getattr(transformers, kind)(config).eval()
+    missing, extra = model.transformer.load_state_dict(trunk.state_dict(), strict=False)
+    assert not extra and all(name.endswith(("attn.bias", "masked_bias")) for name in missing)
+    return model
+
+
+def some_texts(n=24, seed=0) -> Tokens:
+    """Return texts of 2 to 29 random tokens, of two classes, for the trunk of `random_trunk`."""
+    draw = np.random.default_rng(seed)
+    ids = [draw.integers(0, 250, draw.integers(2, 30)) for _ in range(n)]
+    return Tokens(ids, torch.from_numpy(draw.integers(0, 2, n)))
 
 
 def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:

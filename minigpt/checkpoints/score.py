@@ -128,4 +128,4 @@ def take_over(checkpoint: Checkpoint, model: Classifier, args, labels: tuple[str
         return "its head is fitted anew, as that of a frozen trunk always is"
     rows = [head.labels.index(label) for label in labels]
     model.score.load_state_dict({"weight": head.score[rows]})
-    return "its head goes on learning"
+    return "its head is trained further"

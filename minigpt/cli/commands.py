@@ -7,8 +7,8 @@ from minigpt.checkpoints import find_checkpoint, open_tokenizer
 from minigpt.cli.flag_types import at_least
 from minigpt.cli.predict import predict
 from minigpt.cli.program import Parser
-from minigpt.export.export import KINDS, export
-from minigpt.fast.packed import packed_to_generate
+from minigpt.export import KINDS, export
+from minigpt.fast.packing import packed_to_generate
 from minigpt.fast.store import cache_limit, entries, remove, size_of, states_folder, title_of
 from minigpt.language.generate import generate_text
 from minigpt.weights import load_trunk

@@ -17,8 +17,6 @@ from minigpt.fit import read_all
 from minigpt.runs import Run, load_run
 
 LONGEST_LINE = 2**24  # bytes: a line is held in memory, and no text has as many
-
-
 CHUNK = 64  # texts that are read together; from stdin, each is answered as it comes
 
 
@@ -60,7 +58,7 @@ def chunked(texts: Iterator[str], size: int) -> Iterator[list[str]]:
             chunk.append(next(texts))
         except (StopIteration, InputError) as end:
             error = end
-        if error or len(chunk) == size or sum(map(len, chunk)) > LONGEST_LINE:
+        if error or len(chunk) == size or sum(map(len, chunk)) >= LONGEST_LINE:
             yield chunk
             chunk = []
     if isinstance(error, InputError):
@@ -86,7 +84,7 @@ def lines_of(file: str | int, name: str, bad: Skipped | None) -> Iterator[str]:
             if not wrong:
                 yield text.rstrip("\r\n")
             elif bad is None:
-                raise InputError(f"{where}: {wrong}; mend it, or go on past it with --skip-bad")
+                raise InputError(f"{where}: {wrong}; fix it, or skip such lines with --skip-bad")
             else:
                 bad.add(where)
 

@@ -39,7 +39,7 @@ def errors_for_people():
                 raise
             if sys.stdout:
                 sys.stdout.flush()
-        except BrokenPipeError:  # whoever read our output has ended, as `head` does
+        except BrokenPipeError:  # the reader of our output has ended, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)  # as a shell reports SIGPIPE
         except KeyboardInterrupt as error:

@@ -65,7 +65,7 @@ def parser_of(description: str) -> Parser:
     add("--compile", action="store_true", help="compile the blocks: for long runs")
     add("--out", type=named, help="folder for the run (default: runs/NAME, made from the choices)")
     add("--save-every", type=at_least(0.0), default=60.0, metavar="S", help="seconds; default: 60")
-    add("--resume", type=named, metavar="RUN", help="go on with a run that was stopped")
+    add("--resume", type=named, metavar="RUN", help="resume a run that was stopped")
     add("--quiet", action="store_true", help="print the last table only")
     return parser
 
@@ -117,11 +117,12 @@ def settle(typed: argparse.Namespace, checkpoint: Checkpoint, texts: int, proces
     settings["dtype"] = dtype_of(typed.dtype, settings["device"])
     if typed.data not in NAMED and Path(typed.data).exists():
         settings["data"] = os.path.abspath(typed.data)  # to be found from another folder, too
+    method = method_of(settings)
     suits = {"lr": min(1e-3, 32 / config.n_embd**2), "weight_decay": 0.1}
     suits["epochs"] = 3 if texts >= 5000 else 6
     if typed.freeze_trunk:
         suits = {name: getattr(HEAD, name) for name in suits}
-    elif method := method_of(settings):
+    elif method:
         suits["lr"] = RATES[method] / config.n_embd
     elif all(dimensions < 2 for dimensions in names.values()):
         suits["lr"] = RATES["vectors"] / config.n_embd
@@ -129,7 +130,9 @@ def settle(typed: argparse.Namespace, checkpoint: Checkpoint, texts: int, proces
         suits |= {"lora_on": "c_attn", "lora_alpha": 2.0 * typed.lora, "lora_dropout": 0.0}
     least, most = room_for_text(config, settings)
     if most < least:
-        raise InputError(f"no room is left for a text in a context of {config.n_positions} tokens")
+        taken = f"--{method} {settings[method]}" if method else "--append-end"
+        context = f"a context of {config.n_positions} tokens"
+        raise InputError(f"{taken} leaves no room for a text in {context}")
     suits["max_length"] = most
     settings |= {name: value for name, value in suits.items() if settings[name] is None}
     length = settings["max_length"]

@@ -11,19 +11,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from minigpt.classifier import Classifier
-from minigpt.cli.choices import parse, settle
+from minigpt.cli.train_flags import parse, settle
 from minigpt.data import Tokens
 from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_of, accuracy_table, percent
 from minigpt.explain.study import Study, sample
-from minigpt.fast.frozen import keep
-from minigpt.fast.store import stored
+from minigpt.fast import precompute, stored
 from minigpt.fit import evaluate
-from minigpt.freeze import count, freeze, names_to_learn
-from minigpt.peft.methods import put_on
-from minigpt.runs.tune import tune
-from minigpt.weights import load_trunk
+from minigpt.freeze import freeze, names_to_train, trainable
+from minigpt.runs import build, tune
 
 QUESTION = "Must the trunk be trained, too, and how much of it?"
 RUNGS = {
@@ -46,33 +42,31 @@ def train_and_test(study: Study, flags: str, train: Tokens) -> tuple[int, torch.
     """Train with these flags of train.py; return the number of trainable parameters and the logits
     of test (N, K).
     """
-    args = parse("", [*shlex.split(flags), "--quiet"])
-    torch.manual_seed(args.seed)
-    trunk = load_trunk(study.checkpoint, args.dropout)
-    added = put_on(trunk, vars(args))
-    learn = added or names_to_learn(trunk, args.freeze_trunk, args.train_last, args.train_only)
-    vectors = not added and all(trunk.get_parameter(name).dim() < 2 for name in learn)
-    settle(args, study.checkpoint, vectors, len(train))
+    typed = parse("", [*shlex.split(flags), f"--device={study.device}", "--dtype=float32"])
+    torch.manual_seed(typed.seed)
+    settings = settle(typed, study.checkpoint, len(train))
+    model, added = build(study.checkpoint, settings, len(study.labels), settings["dropout"])
+    policy = (typed.freeze_trunk, typed.train_last, typed.train_only)
+    names = added or names_to_train(model.transformer, *policy)
+    freeze(model.to(study.device), names)
     splits = (train, study.tokens["dev"], study.tokens["test"])
-    texts = [shortened(split, args.max_length) for split in splits]
-    model = Classifier(trunk, len(study.labels), args.pool).to(study.device)
-    freeze(model, learn)
+    texts = [shortened(split, settings["max_length"]) for split in splits]
 
     def logits():
-        torch.manual_seed(args.seed)
-        tune(model, learn, *texts[:2], args, study.checkpoint)
-        yield evaluate(model, keep(model, texts[2], study.checkpoint)).numpy()
+        torch.manual_seed(typed.seed)
+        tune(model, names, *texts[:2], settings, study.checkpoint)
+        computed = precompute(model, texts[2], study.checkpoint)
+        yield evaluate(model.score if typed.freeze_trunk else model, computed).numpy()
 
     made_of = {
         "ladder": FORMAT,
-        "flags": vars(args),
+        "settings": settings,
         "texts": [study.depends_on(t) | {"labels": t.labels.tolist()} for t in texts],
         "torch": torch.__version__,
     }
     title = f"test logits of {study.checkpoint.name}, {flags}, {len(train)} texts"
-    shape = len(texts[2]), len(study.labels)
-    array = stored(made_of, title, shape, "<f4", logits)
-    return count(model)["learning"], torch.tensor(array)
+    array = stored(made_of, title, (len(texts[2]), len(study.labels)), "<f4", logits)
+    return sum(p.numel() for p in trainable(model).values()), torch.tensor(array)
 
 
 def shortened(texts: Tokens, most: int) -> Tokens:

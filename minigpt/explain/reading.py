@@ -1,123 +1,196 @@
-"""Experiment 8 of `explain`: the verdict if the text ended at each token, and where attention goes.
+"""Experiment 8 of `explain`: if the text ended at this token, what would be predicted?
 
 By the causal mask, a token's vector is what it would be if the text ended there. So a probe for
-each layer is fitted on train texts that end anywhere, and then read at every token. One that has
-only seen where whole texts end, at a full stop, is sure of itself elsewhere, and wrong: the results
-have it, too.
+each layer is fitted on texts of train that end anywhere, and then applied at every token. A probe
+that was fitted at the ends of whole texts only, at a full stop, is confident elsewhere, and wrong:
+the results have it, too.
 """
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from minigpt.data import AT_ONCE, token_batches
-from minigpt.explain.bench import Bench
-from minigpt.explain.findings import percent
-from minigpt.explain.probes import Probe, fit_probe, judge
-from minigpt.explain.sentences import sentences
-from minigpt.explain.states import every_layer, kept
-from minigpt.fast.packed import packed
+from minigpt.explain import figures
+from minigpt.explain.accuracy import accuracy_of, percent
+from minigpt.explain.hidden_states import every_layer
+from minigpt.explain.study import Study, fit_probe
+from minigpt.explain.word_by_word import word_by_word
+from minigpt.head import Vectors
 
-# N texts, B of them in a batch, P places in each, C channels, L blocks
+# N texts, B of them in a batch, P positions in each, C channels, L blocks, K classes
 
-ANYWHERE = 4  # places at which each train text is cut, at random, besides its end
+QUESTION = "If the text ended here, what would be predicted?"
+ANYWHERE = 4  # random positions in each text of train at which it ends, besides its end
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of a test text that has been read
-QUESTION = "If the text ended here, what would the verdict be?"
 
 
-def reading(bench: Bench) -> dict:
-    """Read texts token by token, and see when the verdict comes about."""
-    if len(bench.labels) != 2:
-        about = f"a strip has two colours, and the data {len(bench.labels)} classes"
-        return {"question": QUESTION, "skipped": about}
-    ended = {split: vectors(bench, split, anywhere(bench, split)) for split in ("train", "dev")}
-    layers = range(bench.layers)
-    probes = [fit(bench, {s: x[:, layer] for s, x in ended.items()}) for layer in layers]
-    at_ends = fit(bench, {s: x[:, -1, -1:] for s, x in ended.items()})
-    lengths = bench.tokens["test"].lengths[:, None]
-    parts = vectors(bench, "test", np.ceil(lengths * np.array(SHARES)).astype(int) - 1)[:, -1]
-    found = []
-    for share, x in zip(SHARES, parts.unbind(1), strict=True):  # (N, C)
-        ways = {"anywhere": probes[-1].logits(x), "at ends": at_ends.logits(x)}
-        found.append({"share": share} | {way: judged(bench, x) for way, x in ways.items()})
-    half, whole = found[SHARES.index(0.5)], found[-1]
+def measure(study: Study) -> dict:
+    """Read texts token by token, and see when the prediction is made."""
+    if len(study.labels) != 2:
+        why = f"the figure has two colours, and the data {len(study.labels)} classes"
+        return {"question": QUESTION, "skipped": why}
+    ends = {split: random_positions(study, split) for split in ("train", "dev")}
+    vectors = {split: vectors_at(study, split, positions) for split, positions in ends.items()}
+    probes = [
+        probe_at(study, {s: x[:, layer] for s, x in vectors.items()}, ends)
+        for layer in range(study.layers)
+    ]
+    whole = {split: positions[:, -1:] for split, positions in ends.items()}
+    at_ends = probe_at(study, {s: x[:, -1, -1:] for s, x in vectors.items()}, whole)
+    lengths = study.tokens["test"].lengths[:, None]
+    read = np.ceil(lengths * np.array(SHARES)).astype(int) - 1  # (N, shares): the last token of it
+    shares = []
+    for share, x in zip(SHARES, vectors_at(study, "test", read)[:, -1].unbind(1), strict=True):
+        shares.append(
+            {
+                "share": share,
+                "anywhere": accuracy_and_confidence(study, x @ probes[-1].T),
+                "at ends": accuracy_and_confidence(study, x @ at_ends.T),
+            }
+        )
     return {
         "question": QUESTION,
-        "headline": "Each word in the colour of the verdict if the text ended there",
-        "finding": finding(half, whole),
-        "chance": bench.chance,
-        "table": table(found),
-        "shares": found,
-        "sentences": sentences(bench, probes),
+        "headline": "Each word in the colour of the prediction if the text ended there",
+        "finding": finding(shares[SHARES.index(0.5)], shares[-1]),
+        "chance": study.chance,
+        "table": table_by_share(shares),
+        "labels": study.labels,
+        "shares": shares,
+        "sentences": word_by_word(study, probes),
     }
 
 
-def anywhere(bench: Bench, split: str) -> np.ndarray:  # -> (N, P)
-    """Return places at random in each text, and its last."""
-    random, lengths = np.random.default_rng(bench.seed), bench.tokens[split].lengths
-    places = random.integers(lengths[:, None], size=(len(lengths), ANYWHERE))
-    return np.column_stack((places, lengths - 1))
+def random_positions(study: Study, split: str) -> np.ndarray:  # -> (N, P)
+    """Return random positions in each text, and its last."""
+    random, lengths = np.random.default_rng(study.seed), study.tokens[split].lengths
+    positions = random.integers(lengths[:, None], size=(len(lengths), ANYWHERE))
+    return np.column_stack((positions, lengths - 1))
 
 
-def vectors(bench: Bench, split: str, places: np.ndarray) -> torch.Tensor:
-    """Return the vectors of a split's texts at places (N, P), at all layers: (N, L + 1, P, C)."""
-    texts = bench.tokens[split]
-    batches = token_batches(texts.lengths, AT_ONCE[bench.device])
+def vectors_at(study: Study, split: str, positions: np.ndarray) -> torch.Tensor:
+    """Return a split's vectors at positions (N, P) at all layers: (N, L + 1, P, C)."""
+    texts = study.tokens[split]
 
-    def pieces():  # (B, L + 1, P, C) each
-        trunk = packed(bench.trunk, bench.layers)
-        for rows in tqdm(batches, desc="parts of texts", disable=bench.quiet or None, leave=False):
-            (ids, _), _ = texts.batch(rows)
-            at = np.arange(len(rows))[:, None], places[rows]
-            layers = [x.cpu()[at] for x in every_layer(trunk, ids.to(bench.device))]
-            yield torch.stack(layers, 1).numpy()
+    def read(trunk, batch):  # -> (B, L + 1, P, C)
+        (ids, _), _ = texts.batch(batch)
+        at = np.arange(len(batch))[:, None], positions[batch]
+        layers = [x.cpu()[at] for x in every_layer(trunk, ids.to(study.device))]
+        return torch.stack(layers, 1).numpy()
 
-    about = bench.about(texts) | {"at": places.tolist()}
-    title = f"vectors of {len(texts)} texts that end early, {bench.checkpoint.name}"
-    shape = (len(texts), bench.layers, places.shape[1], bench.trunk.config.n_embd)
-    order = np.argsort(np.concatenate(batches))
-    return torch.from_numpy(kept(about, title, shape, pieces)[order])
+    shape = study.layers, positions.shape[1], study.trunk.config.n_embd
+    settings, batches = {"at": positions.tolist()}, study.batches(texts)
+    array, order = study.computed_once(texts, "parts", settings, shape, batches, read)
+    return torch.from_numpy(array[order])
 
 
-def fit(bench: Bench, vectors: dict[str, torch.Tensor]) -> Probe:  # (N, P, C) by split
-    """Fit a probe on the vectors at all places of all texts."""
-    found = []
-    for split in ("train", "dev"):
-        x = vectors[split]
-        found += [x.flatten(0, 1), bench.tokens[split].labels.repeat_interleave(x.size(1))]
-    return fit_probe(*found, len(bench.labels))
+def probe_at(study: Study, vectors: dict, positions: dict) -> torch.Tensor:  # -> (K, C)
+    """Fit a probe on the vectors (N, P, C) of each split as if each were a text that ends there."""
+    train, dev = (
+        Vectors(
+            x.flatten(0, 1).numpy(),
+            study.classes[split].repeat_interleave(x.size(1)),
+            positions[split].flatten() + 1,
+        )
+        for split, x in vectors.items()
+    )
+    return fit_probe(train, dev, len(study.labels))
 
 
-def judged(bench: Bench, logits) -> dict:  # (N, 2)
-    """Judge a probe on test; how sure it is, is the mean probability of the class it favours."""
-    sure = logits.softmax(1).amax(1).mean().item()
-    return judge(logits, bench.examples("test"), bench.labels, bench.seed) | {"sure": sure}
+def accuracy_and_confidence(study: Study, logits) -> dict:  # (N, 2)
+    """Return the accuracy on test, and the mean probability of the predicted class."""
+    confidence = logits.softmax(1).amax(1).mean().item()
+    accuracy = accuracy_of(logits, study.examples("test"), study.labels, study.seed)
+    return accuracy | {"sure": confidence}
 
 
 def finding(half: dict, whole: dict) -> str:
-    """Say what the rows of the table for half of a text and for all of it come to."""
-    ours, ends = (
+    anywhere, at_ends = (
         [percent(row[way]["accuracy"]) for row in (half, whole)] for way in ("anywhere", "at ends")
     )
-    sure = percent(half["at ends"]["sure"])
     return (
-        f"A plane fitted on texts that end anywhere rates {ours[0]} of the test texts rightly when "
-        f"half of each is read, and {ours[1]} at their ends. One that has only seen ends does so "
-        f"for {ends[1]} there; halfway, it is {sure} sure, and right about {ends[0]}."
+        f"A probe fitted on texts that end anywhere classifies {anywhere[0]} of the test texts "
+        f"correctly when half of each is read, and {anywhere[1]} at their ends. One fitted at ends "
+        f"only has {at_ends[1]} there; halfway, its mean confidence is "
+        f"{percent(half['at ends']['sure'])}, and its accuracy {at_ends[0]}."
     )
 
 
-def table(found: list[dict]) -> dict:
-    """Return the table: a row for each share of the texts."""
-    paired = all("pairs" in row["anywhere"] for row in found)
-    columns = ["read so far", "accuracy", "95 % interval", "how sure"]
-    columns += ["pairs in order"] * paired + ["fitted at ends: accuracy", "how sure"]
+def table_by_share(shares: list[dict]) -> dict:
+    """Return a table with a row for each share of the texts."""
+    paired = all("pairs" in row["anywhere"] for row in shares)
+    columns = ["read so far", "accuracy", "95 % interval", "confidence"]
+    columns += ["pairs in order"] * paired + ["fitted at ends: accuracy", "confidence"]
     rows = []
-    for row in found:
-        ours, ends = row["anywhere"], row["at ends"]
-        low, high = ours["interval"]
-        cells = [f"{100 * row['share']:.0f} %", percent(ours["accuracy"])]
-        cells += [f"{100 * low:.1f} to {100 * high:.1f}", percent(ours["sure"])]
-        cells += [percent(ours["pairs"])] if paired else []
-        rows.append([*cells, percent(ends["accuracy"]), percent(ends["sure"])])
+    for row in shares:
+        anywhere, at_ends = row["anywhere"], row["at ends"]
+        low, high = anywhere["interval"]
+        cells = [f"{100 * row['share']:.0f} %", percent(anywhere["accuracy"])]
+        cells += [f"{100 * low:.1f} to {100 * high:.1f}", percent(anywhere["sure"])]
+        cells += [percent(anywhere["pairs"])] if paired else []
+        rows.append([*cells, percent(at_ends["accuracy"]), percent(at_ends["sure"])])
     return {"columns": columns, "rows": rows}
+
+
+# --- the figure; all lengths are in points: 8 inches are 576 ---
+
+LEFT, RIGHT, LINE = 66, 572, 21
+SHOWN, LONG = 4, 60  # groups of texts, and tokens of each text
+
+
+def draw(result: dict):
+    """Draw some texts word by word, in the colours of the predictions if the text ended there."""
+    from matplotlib.patches import Rectangle
+
+    figure, axes = figures.canvas(1.0)
+    figure.set_layout_engine("none")
+    font, words, names, y = figures.font(11), [], [], 44
+    for texts in texts_to_draw(result["sentences"]):
+        for text in texts:
+            names.append((y, text["label"] or ""))
+            placed, y = place_words(figure, font, text, y)
+            words += placed
+        y += 14
+    names.append((y + 6, "predicted:"))
+    negative, positive = result["labels"]
+    for i, (name, p) in enumerate(((negative, 0), ("undecided", 0.5), (positive, 1))):
+        words.append((LEFT + 110 * i, y + 6, 106, name[:16], p))
+
+    height = y + 28
+    figure.set_figheight(height / 72)
+    axes.set(position=(0, 0, 1, 1), xlim=(0, 576), ylim=(height, 0))
+    axes.set_axis_off()
+    ink = figures.INK
+    axes.text(4, 18, result["headline"], color=ink, fontsize=13, fontweight="bold", va="center")
+    for y, name in names:
+        axes.text(58, y, name[:12], color=ink, fontsize=9, ha="right", va="center")
+    for x, y, width, word, p in words:
+        colour, alpha = figures.BLUE if p >= 0.5 else figures.ORANGE, 0.07 + 0.55 * abs(2 * p - 1)
+        box = Rectangle((x, y - 9), width, 18, linewidth=0, facecolor=colour, alpha=alpha)
+        axes.add_patch(box)
+        centre = {"ha": "center", "va": "center_baseline", "parse_math": False}
+        axes.text(x + width / 2, y, word, color=ink, fontproperties=font, **centre)
+    return figure
+
+
+def texts_to_draw(sentences: list[dict]) -> list[list[dict]]:
+    """Return a few groups of texts, pairs together: kinds that have not been drawn come first."""
+    groups = {}
+    for i, text in enumerate(sentences):
+        groups.setdefault((text["kind"], text["pair"] or i), []).append(text)
+    first_of_kind = {kind: (kind, pair) for kind, pair in reversed(groups)}.values()
+    return [groups[key] for key in sorted(groups, key=lambda key: key not in first_of_kind)[:SHOWN]]
+
+
+def place_words(figure, font, text: dict, y: float) -> tuple[list, float]:
+    """Return (x, y, width, word, probability) for each word of a text, and the next text's y."""
+    renderer, placed, x = figure.canvas.get_renderer(), [], LEFT
+    for token, p in zip(text["tokens"][:LONG], text["positive"][-1], strict=False):
+        word = "".join(c if c.isprintable() else "◌" for c in token.strip()) or "◌"
+        word = word[:40]
+        pixels = renderer.get_text_width_height_descent(word, font, False)[0]
+        width = pixels * 72 / figure.dpi + 4
+        x += 5 if token[:1].isspace() else 1
+        if x + width > RIGHT:
+            x, y = LEFT, y + LINE
+        placed.append((x, y, width, word, p))
+        x += width
+    return placed, y + 25

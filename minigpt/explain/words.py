@@ -1,20 +1,19 @@
-"""No training at all: which words does the language model itself expect after the text?"""
+"""Experiment 6 of `explain`: does predicting the next word already rate a text, without a probe?"""
 
 import dataclasses
 
 import numpy as np
 import torch
 
-from minigpt.classifier import read
-from minigpt.data import AT_ONCE, Tokens, token_batches
-from minigpt.explain.bench import Bench
-from minigpt.explain.findings import against_chance, percent, table
-from minigpt.explain.probes import judge
-from minigpt.explain.states import kept
-from minigpt.fast.packed import packed
+from minigpt.classifier import pool
+from minigpt.data import Tokens
+from minigpt.explain import figures
+from minigpt.explain.accuracy import accuracy_of, accuracy_table, percent, versus_chance
+from minigpt.explain.study import Study
 
-# N texts, B of them in a batch, W templates, V tokens of the vocabulary
+# N texts, B of them in a batch, M templates, V tokens of the vocabulary
 
+QUESTION = "Does predicting the next word already rate the text?"
 TEMPLATES = (
     "",
     " Overall, this was",
@@ -30,86 +29,100 @@ NEGATIVE = ("bad", "terrible", "awful", "horrible", "boring", "poor", "dull", "s
 RATINGS = (("negative", "positive"), ("neg", "pos"), ("bad", "good"), ("0", "1"))  # labels
 
 
-def words(bench: Bench) -> dict:
-    """Compare how likely good and bad words are as the next token, after a prompt or none.
+def measure(study: Study) -> dict:
+    """Compare how probable good and bad words are as the next token, after a template or none.
 
-    Labels of dev choose the template, and nothing else. A language model has its own idea of how
-    often people praise: the second figure takes that out, by the median score of dev's texts, whose
-    labels it does not look at.
+    The labels of dev choose the template, and nothing else. Since a language model has its own
+    prior for praise, the threshold is the median score of dev's texts, whatever their labels.
     """
-    question = "Does predicting the next word already rate the text?"
-    if tuple(label.lower() for label in bench.labels) not in RATINGS:
-        why = f"{', '.join(bench.labels)} are not two ratings, the bad one first"
-        return {"question": question, "skipped": why}
-    good, bad = (single_tokens(bench, words) for words in (POSITIVE, NEGATIVE))
+    if tuple(label.lower() for label in study.labels) not in RATINGS:
+        why = f"{', '.join(study.labels)} are not two ratings, the bad one first"
+        return {"question": QUESTION, "skipped": why}
+    good, bad = (single_tokens(study, words) for words in (POSITIVE, NEGATIVE))
     if not good or not bad:
-        why = f"the vocabulary of {bench.checkpoint.name} has none of the words as one token"
-        return {"question": question, "skipped": why}
-    scores = {split: preferences(bench, split, good, bad) for split in ("dev", "test")}
-    found, dev = {}, {}
+        why = f"in the vocabulary of {study.checkpoint.name}, none of the words is one token"
+        return {"question": QUESTION, "skipped": why}
+    scores = {split: preferences(study, split, good, bad) for split in ("dev", "test")}
+    templates = {}
     for i, template in enumerate(TEMPLATES):
-        usual = scores["dev"][:, i].median()
+        threshold = scores["dev"][:, i].median()
+        on_dev = ((scores["dev"][:, i] > threshold) == study.classes["dev"]).double().mean().item()
+        raw, accuracy = (evaluate(study, scores["test"][:, i] - t) for t in (0.0, threshold))
         title = f"“…{template}”" if template else "“…”"
-        ahead = scores["dev"][:, i] > usual
-        dev[title] = (ahead == bench.classes["dev"]).double().mean().item()
-        raw, figures = (rated(bench, scores["test"][:, i] - cut) for cut in (0.0, usual))
-        found[title] = figures | {"raw": raw["accuracy"], "dev": dev[title], "usual": usual.item()}
-    best = max(dev, key=dev.get)
-    cells = table("after the text", found)
-    cells["columns"] += ["as it comes", "on dev"]
-    for row, figures in zip(cells["rows"], found.values(), strict=True):
-        row += [percent(figures["raw"]), percent(figures["dev"])]
-    shown = found[best]
-    order = (
-        f", and puts {percent(shown['pairs'])} of the pairs in order" if "pairs" in shown else ""
-    )
+        templates[title] = accuracy | {
+            "raw": raw["accuracy"],
+            "dev": on_dev,
+            "usual": threshold.item(),
+        }
+    chosen = max(templates, key=lambda title: templates[title]["dev"])
+    table = accuracy_table("after the text", templates)
+    table["columns"] += ["threshold 0", "on dev"]
+    for row, accuracy in zip(table["rows"], templates.values(), strict=True):
+        row += [percent(accuracy["raw"]), percent(accuracy["dev"])]
+    best = templates[chosen]
     return {
-        "question": question,
-        "headline": f"Never trained to rate, it gets {percent(shown['accuracy'], 0)} by guessing "
-        "the next word",
-        "finding": f"After {best}, chosen on dev, the language model's own preference among "
-        f"{len(good)} good and {len(bad)} bad words rates {percent(shown['accuracy'])} of the test "
-        f"texts rightly{order}: {against_chance(shown, bench.chance)}. No label has been trained "
-        "on; the cut, dev's median, supposes that half of the texts are good.",
-        "chance": bench.chance,
-        "table": cells,
+        "question": QUESTION,
+        "headline": f"Without any training on labels, next-word prediction has "
+        f"{percent(best['accuracy'], 0)}",
+        "finding": finding(study, chosen, best, good, bad),
+        "chance": study.chance,
+        "table": table,
         "words": {"good": list(good), "bad": list(bad)},
-        "chosen": best,
-        "best": shown,
-        "templates": found,
+        "chosen": chosen,
+        "best": best,
+        "templates": templates,
     }
 
 
-def single_tokens(bench: Bench, words: tuple) -> dict[str, int]:
-    """Return those words that are one token, with a space before them, and its number."""
-    encoded = {word: bench.tokenizer.encode_ordinary(f" {word}") for word in words}
+def finding(study: Study, chosen: str, best: dict, good: dict, bad: dict) -> str:
+    ordered = f", with {percent(best['pairs'])} of the pairs in order" if "pairs" in best else ""
+    return (
+        f"After {chosen}, chosen on dev, comparing how probable {len(good)} good and {len(bad)} "
+        f"bad words are as the next token classifies {percent(best['accuracy'])} of the test texts "
+        f"correctly{ordered}: {versus_chance(best, study.chance)}. Nothing was trained on labels; "
+        "the threshold, the median on dev, assumes that half of the texts are good."
+    )
+
+
+def single_tokens(study: Study, words: tuple) -> dict[str, int]:
+    """Return the words that are one token when a space precedes them, and the id of it."""
+    encoded = {word: study.tokenizer.encode_ordinary(f" {word}") for word in words}
     return {word: ids[0] for word, ids in encoded.items() if len(ids) == 1}
 
 
-def preferences(bench: Bench, split: str, good: dict, bad: dict) -> torch.Tensor:  # -> (N, W)
+def preferences(study: Study, split: str, good: dict, bad: dict) -> torch.Tensor:  # -> (N, M)
     """Return the log odds of a good word against a bad one after each text and each template."""
-    texts = bench.tokens[split]
-    about = bench.about(texts) | {"words": [good, bad], "templates": TEMPLATES}
-    shape = len(TEMPLATES), len(texts)
-    title = f"next-word preferences of {bench.checkpoint.name} after {len(texts)} texts"
-    ways = (preference(bench, texts, template, good, bad) for template in TEMPLATES)
-    return torch.tensor(kept(about, title, shape, lambda: ways)).T
+    prompts = [study.tokenizer.encode_ordinary(template) for template in TEMPLATES]
+    columns = [after_prompt(study, study.tokens[split], prompt, good, bad) for prompt in prompts]
+    return torch.stack(columns, 1)
 
 
-@torch.no_grad()
-def preference(bench: Bench, texts: Tokens, template: str, good: dict, bad: dict):  # -> (1, N)
-    prompt = np.array(bench.tokenizer.encode_ordinary(template), dtype=np.int64)
-    room = bench.checkpoint.config.n_positions - len(prompt)
-    texts = dataclasses.replace(texts, ids=[np.append(ids[:room], prompt) for ids in texts.ids])
-    trunk, scores = packed(bench.trunk, bench.layers), np.empty((1, len(texts)), np.float32)
-    for rows in token_batches(texts.lengths, AT_ONCE[bench.device]):
-        ids, lengths = (x.to(bench.device) for x in texts.batch(rows)[0])
-        logits = bench.trunk.next_token_logits(read(trunk, ids, lengths))  # (B, V)
+def after_prompt(study: Study, texts: Tokens, prompt: list, good: dict, bad: dict) -> torch.Tensor:
+    room = study.checkpoint.config.n_positions - len(prompt)
+    ids = [np.append(ids[:room], prompt).astype(np.int64) for ids in texts.ids]
+    prompted = dataclasses.replace(texts, ids=ids)
+
+    @torch.no_grad()
+    def read(trunk, batch):  # -> (B,)
+        ids, lengths = (x.to(study.device) for x in prompted.batch(batch)[0])
+        logits = study.trunk.next_token_logits(pool(trunk(ids), lengths))  # (B, V)
         odds = [logits[:, [*words.values()]].logsumexp(1) for words in (good, bad)]
-        scores[0, rows] = (odds[0] - odds[1]).cpu()
-    return scores
+        return (odds[0] - odds[1]).cpu().numpy()
+
+    settings = {"words": [good, bad]}
+    batches = study.batches(prompted)
+    array, order = study.computed_once(prompted, "word preferences", settings, (), batches, read)
+    return torch.from_numpy(array[order])
 
 
-def rated(bench: Bench, scores) -> dict:  # (N,)
+def evaluate(study: Study, scores) -> dict:  # (N,)
     logits = torch.stack((torch.zeros_like(scores), scores), 1)
-    return judge(logits, bench.examples("test"), bench.labels, bench.seed)
+    return accuracy_of(logits, study.examples("test"), study.labels, study.seed)
+
+
+def draw(result: dict):
+    """Draw the accuracy of next-word prediction after each template."""
+    templates = result["templates"]
+    names = [f"{name} (chosen)" if name == result["chosen"] else name for name in templates]
+    rows = [{"title": name, **row} for name, row in zip(names, templates.values(), strict=True)]
+    return figures.accuracy_dots(result, rows, height=0.45)

@@ -5,14 +5,15 @@ on and in bfloat16; `Classifier` for `PartialClassifier`; plain layers for `pack
 """
 
 from minigpt.fast.frozen import FrozenPart, precompute
-from minigpt.fast.memory import reuse_memory
-from minigpt.fast.packed import packed, packed_to_generate
+from minigpt.fast.packing import packed, packed_to_generate
 from minigpt.fast.partial import PartialClassifier
+from minigpt.fast.process import one_thread, reuse_memory
 from minigpt.fast.store import stored
 
 __all__ = [
     "FrozenPart",
     "PartialClassifier",
+    "one_thread",
     "packed",
     "packed_to_generate",
     "precompute",

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import AT_ONCE, Tokens, token_batches
-from minigpt.fast.packed import packed
+from minigpt.fast.packing import packed
 from minigpt.fast.partial import PartialClassifier, pool_from, run_blocks
 from minigpt.fast.store import stored
 from minigpt.fit import to_device

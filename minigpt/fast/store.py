@@ -1,8 +1,8 @@
-"""What is worth keeping from run to run: large arrays.
+"""The cache: large arrays that are the same in the next run.
 
 An array is a folder named after its key, with states.npy (read as a memory map) and about.json
 (what it is, and the sha256 of states.npy). A folder appears whole or not at all; a damaged one is
-removed and made again; the least recently used go when all together pass the limit.
+removed and computed again; the least recently used are removed when all exceed the limit.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ UNFINISHED = ".new-"
 
 
 def cache_folder() -> Path:
-    """Return where all this is: MINIGPT_CACHE, or a folder in the user's cache directory."""
+    """Return where the cache is: MINIGPT_CACHE, or a folder in the user's cache directory."""
     named = os.environ.get("MINIGPT_CACHE")
     return Path(named).expanduser() if named else platformdirs.user_cache_path("minigpt")
 
@@ -40,7 +40,7 @@ def states_folder() -> Path:
 
 
 def cache_limit() -> float:
-    """Return how many bytes all kept arrays may take. Raises InputError."""
+    """Return how many bytes all cached arrays may take. Raises InputError."""
     text = os.environ.get("MINIGPT_CACHE_LIMIT") or str(LIMIT)
     try:
         if float(text) >= 0:
@@ -51,7 +51,7 @@ def cache_limit() -> float:
 
 
 def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
-    """Return a kept array, mapped from disk, or None if it is not there or cannot be read.
+    """Return a cached array, mapped from disk, or None if it is missing or cannot be read.
 
     One that is not what was written is removed.
     """
@@ -81,13 +81,13 @@ def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
 
 
 def store(
-    key: str, shape: tuple, dtype: str, about: dict, pieces: Iterable[np.ndarray]
+    key: str, shape: tuple, dtype: str, description: dict, pieces: Iterable[np.ndarray]
 ) -> np.ndarray:
     """Write an array that comes in pieces along its first axis; return it, mapped from disk.
 
-    Of the array there is never more in memory than a piece. Room is made for it; the newest array
-    stays, whatever its size. Two processes may write the same at once: the first to be done has it
-    kept. Raises InputError if it cannot be written.
+    No more than a piece of it is in memory at a time. Older arrays are removed to make room; the
+    newest stays, whatever its size. Of two processes that write the same at once, the first to
+    finish wins. Raises InputError if it cannot be written.
     """
     limit, home = cache_limit(), states_folder()
     try:
@@ -95,12 +95,12 @@ def store(
         new = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=home))
         try:
             digest = write(new / "states.npy", shape, dtype, pieces)
-            array = np.load(new / "states.npy", mmap_mode="r")  # stays mapped, come what may
-            text = json.dumps({**about, "sha256": digest}, indent=2)
+            array = np.load(new / "states.npy", mmap_mode="r")  # stays mapped even if it is removed
+            text = json.dumps({**description, "sha256": digest}, indent=2)
             (new / "about.json").write_text(text + "\n", encoding="utf-8")
             new.chmod(0o755)  # mkdtemp lets nobody else read it
             make_room(home, limit)
-            with contextlib.suppress(OSError):  # another one was faster: as good
+            with contextlib.suppress(OSError):  # another process was faster
                 new.rename(home / key)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -150,7 +150,7 @@ def header_of(shape: tuple, dtype: str) -> bytes:
 
 
 def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) -> str:
-    """Write a .npy file, down to the disk; return its sha256."""
+    """Write a .npy file, flushed to the disk; return its sha256."""
     contents = (np.ascontiguousarray(piece, dtype).data.cast("B") for piece in pieces)
     digest = hashlib.sha256()
     with open(path, "wb") as file:
@@ -163,21 +163,21 @@ def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) ->
 
 
 def entries(home: Path) -> list[tuple[float, Path]]:
-    """Return (when last used, folder) of each kept array; the oldest use first.
+    """Return (when last used, folder) of each cached array; the oldest use first.
 
-    So are those that a process has not finished: perhaps because it was killed.
+    Unfinished ones are among them: their process may have been killed.
     """
-    found = []
+    arrays = []
     for folder in home.glob("*"):
         if re.fullmatch(rf"[0-9a-f]{{32}}|{re.escape(UNFINISHED)}.*", folder.name):
             with contextlib.suppress(OSError):  # another process may have removed it just now
                 used = [path.stat().st_mtime for path in (folder, *folder.glob("*"))]
-                found.append((used[0] if UNFINISHED not in folder.name else max(used), folder))
-    return sorted(found)
+                arrays.append((used[0] if UNFINISHED not in folder.name else max(used), folder))
+    return sorted(arrays)
 
 
 def remove(folder: Path, used: float) -> bool:
-    """Remove a kept array, unless it is being written; return whether that was done."""
+    """Remove a cached array, unless it is being written; return whether that was done."""
     if folder.name.startswith(UNFINISHED) and time.time() - used < 24 * 3600:
         return False
     shutil.rmtree(folder, ignore_errors=True)
@@ -185,10 +185,10 @@ def remove(folder: Path, used: float) -> bool:
 
 
 def title_of(folder: Path) -> str:
-    """Return what is kept in a folder, in words."""
-    about = folder / "about.json"
+    """Return the title of a cached array."""
+    path = folder / "about.json"
     try:
-        return json.loads(about.read_text(encoding="utf-8") if about.is_file() else "")["title"]
+        return json.loads(path.read_text(encoding="utf-8") if path.is_file() else "")["title"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "unfinished or damaged"
 
@@ -203,10 +203,10 @@ def size_of(folder: Path) -> int:
 
 
 def make_room(home: Path, limit: float) -> None:
-    """Remove what was used least recently until all, the unfinished included, keep the limit."""
-    kept = [(used, folder, size_of(folder)) for used, folder in entries(home)]
-    total = sum(size for _, _, size in kept)
-    for used, folder, size in kept:
+    """Remove what was used least recently until the rest, with the unfinished, is in the limit."""
+    arrays = [(used, folder, size_of(folder)) for used, folder in entries(home)]
+    total = sum(size for _, _, size in arrays)
+    for used, folder, size in arrays:
         if total <= limit:
             return
         total -= size * remove(folder, used)

@@ -24,7 +24,7 @@ def generate_ids(
 
     With `top_k`, only the k likeliest are drawn from (Fan et al. 2018); temperature 0 takes the
     likeliest. Each token is read once and remembered in the past. When the context is full, its
-    later half is read again from position 0, so that there is room to go on. `vocabulary` is the
+    later half is read again from position 0, so that there is room to continue. `vocabulary` is the
     number of tokens there are, for a `wte` with more rows than that (some are rounded up).
     """
     device = trunk.wte.weight.device
@@ -40,7 +40,7 @@ def generate_ids(
         hidden = trunk(torch.tensor([unread], device=device), past)
         logits = trunk.next_token_logits(hidden[0, -1]).cpu().double()[:vocabulary]  # (V,)
         if not logits.isfinite().all():
-            raise InputError("the next token's scores are no numbers: damaged weights?")
+            raise InputError("the logits of the next token are not finite: damaged weights?")
         if temperature == 0:
             token = int(logits.argmax())
         else:

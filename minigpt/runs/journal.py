@@ -1,7 +1,7 @@
 """What a run writes as it goes: its history, and the state from which it can be resumed.
 
 history.jsonl       a line for each evaluation, appended
-state.safetensors   all that is needed to go on (snapshot.py): tensors, and in the header JSON
+state.safetensors   all that is needed to continue (snapshot.py): tensors, and in the header JSON
 
 The state is one file, so that one rename replaces it whole: there is no moment between two files.
 Once a run is finished, the state is removed and run.json is written.
@@ -63,7 +63,7 @@ class Journal:
         group: Group = ALONE,
         clock: Clock | None = None,
         quiet: bool = True,
-        state: State | None = None,  # where a resumed run goes on
+        state: State | None = None,  # where a resumed run continues
     ):
         self.folder, self.numbered, self.header, self.every = folder, numbered, header, every
         self.group, self.clock, self.quiet, self.state = group, clock or Clock(), quiet, state
@@ -172,7 +172,7 @@ class Journal:
         except OSError as error:
             text = f"{self.folder} cannot be written ({error.strerror}){self.where()}"
             if self.step is not None:
-                text += f"; once that is mended, go on: {self.command()}"
+                text += f"; once that is fixed, resume: {self.command()}"
             raise InputError(text) from None
 
     def pause(self, t: Training, signals: Signals | None) -> None:
@@ -193,7 +193,7 @@ class Journal:
             raise Stopped(received or signal.SIGTERM)
 
     def finish(self, save) -> None:
-        """Have save(folder) write the results; nothing is left to go on with afterwards."""
+        """Have save(folder) write the results; nothing is left to resume afterwards."""
         if self.writes:
             with self.writing():
                 save(self.folder)
@@ -204,7 +204,7 @@ class Journal:
         return "" if self.step is None else f"; the state of step {self.step} is in {self.folder}"
 
     def command(self) -> str:
-        """Return the command that goes on from there."""
+        """Return the command that resumes from there."""
         size = self.group.size
         python = f"torchrun --nproc_per_node={size}" if size > 1 else "python"
         return f"{python} train.py --resume={quote(str(self.folder))}"
@@ -213,11 +213,11 @@ class Journal:
         return self
 
     def __exit__(self, kind, error, _):
-        """Say how to go on, if the run ends before its time."""
+        """Say how to resume, if the run ends early."""
         if self.lock is not None:
             os.close(self.lock)
         if isinstance(error, KeyboardInterrupt) and self.writes and self.step is not None:
-            message = f"stopped; step {self.step} is saved. To go on: {self.command()}"
+            message = f"stopped; step {self.step} is saved. To resume: {self.command()}"
             raise Stopped(getattr(error, "number", signal.SIGINT), message) from None
 
 
@@ -284,7 +284,7 @@ def read_header(folder: Path) -> dict:
     if not path.is_file():
         if (folder / "run.json").is_file():
             raise InputError(f"{folder} is a finished run: there is nothing left to resume")
-        raise InputError(f"{folder} holds no state to go on from; start the run again")
+        raise InputError(f"{folder} holds no state to resume from; start the run again")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -297,7 +297,7 @@ def read_header(folder: Path) -> dict:
 
 
 def read_state(folder: Path, now: dict, clock: Clock) -> State:
-    """Return the state of a run that was stopped; its clock goes on.
+    """Return the state of a run that was stopped; its clock is continued.
 
     Raises InputError unless weights, texts and processes are what they were: `now` says what they
     are now.

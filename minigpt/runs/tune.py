@@ -7,8 +7,7 @@ import dataclasses
 
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import Tokens
-from minigpt.fast.frozen import precompute
-from minigpt.fast.partial import PartialClassifier
+from minigpt.fast import PartialClassifier, one_thread, precompute
 from minigpt.fit import Recipe, Training
 from minigpt.freeze import freeze
 from minigpt.head import HEAD, fit_head
@@ -31,7 +30,7 @@ def tune(
 ) -> Training:
     """Train the head and the named tensors of the trunk, as the settings of train.py say.
 
-    Returns the training at its end. A run that is resumed goes on where its journal stopped.
+    Returns the training at its end. A run that is resumed continues where its journal stopped.
     """
     journal, recipe = journal or Journal(), recipe_of(settings)
     head_alone, warm_up = settings["freeze_trunk"], settings["warm_head"]
@@ -50,7 +49,9 @@ def tune(
         if warm_up:  # --epochs, --lr and --weight-decay are for what comes after
             own = {"lr": HEAD.lr, "weight_decay": HEAD.weight_decay}
             first = dataclasses.replace(recipe, epochs=warm_up, **own)
-        t = fit_head(model.score, *computed(), first, journal.run("head"))
+        vectors = computed()
+        with one_thread():
+            t = fit_head(model.score, *vectors, first, journal.run("head"))
     freeze(model, names)
     if not head_alone:
         t = Training.of(model, recipe, len(train))

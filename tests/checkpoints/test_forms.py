@@ -355,7 +355,7 @@ def test_the_end_of_text_is_found_among_added_tokens(checkpoint):
     vocab = json.loads((checkpoint / "vocab.json").read_text(encoding="utf-8"))
     end = vocab.pop(END_OF_TEXT)
     (checkpoint / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
-    with pytest.raises(InputError, match="has no <.endoftext.>: not a GPT-2 vocabulary"):
+    with pytest.raises(InputError, match="not a GPT-2 vocabulary"):
         ids_of(checkpoint, "")
     (checkpoint / "added_tokens.json").write_text(json.dumps({END_OF_TEXT: end}))
     assert ids_of(checkpoint, "the good <url>") == before

@@ -287,19 +287,19 @@ def prepare(home: Path) -> dict:
     flags = [f"--weights={checkpoint}", f"--data={home / 'tsv'}", "--quiet", "--epochs=1"]
     sys.argv = ["train.py", *flags, "--lora=2", f"--out={home / 'run'}"]
     train.main()
-    real = train.save_run
+    real = train.runs.save_run
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    train.save_run = stop  # all done but for the last files: what is quickest to resume
+    train.runs.save_run = stop  # all done but for the last files: what is quickest to resume
     sys.argv = ["train.py", *flags, "--train-last=1", f"--out={home / 'state'}"]
     try:
         train.main()
     except KeyboardInterrupt:
         pass
     finally:
-        train.save_run = real
+        train.runs.save_run = real
     return {
         "checkpoint": (checkpoint, open_checkpoint, 10),
         "tokenizer": (home / "tokenizer", open_checkpoint, 6),

@@ -1,14 +1,22 @@
 """`predict` as a batch tool: any text, files of any size, a line for each, and bad lines named."""
 
+import argparse
+import contextlib
 import itertools
 import json
-import time
+import os
+import shutil
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import LORA, ROOT
+from safetensors.torch import save_file
 
-from minigpt.cli.predict import LONGEST_LINE, Skipped, chunks, lines_of
+from minigpt.cli.predict import CHUNK, LONGEST_LINE, Skipped, chunked, chunks_of, lines_of
 from minigpt.edge.errors import InputError
 
 
@@ -20,8 +28,8 @@ def trained(run, checkpoint, texts) -> str:
 
 
 def test_a_file_is_answered_line_for_line_in_its_order(run, trained):
-    """3,000 lines are several lists of texts, and each is sorted by length to be read."""
-    lines = ["the " * (i % 23) + f"good {i}" for i in range(3000)]
+    """They are read 64 at a time, and each 64 are sorted by length for that."""
+    lines = ["the " * (i % 23) + f"good {i}" for i in range(1000)]
     Path("lines").write_text("\n".join(lines) + "\n", encoding="utf-8")
     status, out, err = run("predict", trained, "--file", "lines", "--json")
     assert (status, err) == (0, "")
@@ -35,7 +43,7 @@ def test_what_comes_before_a_bad_line_is_answered_and_the_line_is_named(run, tra
     Path("lines").write_bytes(b"one\n" * 20 + BAD_LINE + b"\nlast\n")
     status, out, err = run("predict", trained, "--file", "lines")
     assert status == 2 and out.count("\n") == 20
-    assert err == "error: lines, line 21: not UTF-8; mend it, or go on past it with --skip-bad\n"
+    assert err == "error: lines, line 21: not UTF-8; fix it, or skip such lines with --skip-bad\n"
 
 
 def test_with_skip_bad_the_others_are_answered_and_the_bad_ones_counted(run, trained):
@@ -69,19 +77,68 @@ def here(tmp_path, monkeypatch):
 
 
 def test_the_first_answers_do_not_wait_for_the_last_text():
-    texts = iter(map(str, itertools.count()))  # endless, as a pipe may be
-    first, error = next(chunks(texts))
-    assert error is None and first == [str(i) for i in range(len(first))] and len(first) < 10
+    texts = map(str, itertools.count())  # endless, as a pipe may be
+    first, second = itertools.islice(chunked(texts, CHUNK), 2)
+    assert first + second == [str(i) for i in range(2 * CHUNK)] and len(first) == CHUNK == 64
 
 
-def test_a_slow_pipe_is_answered_text_by_text():
-    def slow():
-        while True:
-            time.sleep(0.3)
-            yield "a text"
+@pytest.fixture
+def stdin():
+    """Return a function that puts bytes where a command reads its standard input."""
+    with contextlib.ExitStack() as at_end:
 
-    lists = [texts for texts, _ in itertools.islice(chunks(slow()), 4)]
-    assert [len(texts) for texts in lists] == [1, 1, 1, 1]
+        def put(content: bytes) -> None:
+            Path("stdin").write_bytes(content)
+            before, file = os.dup(0), os.open("stdin", os.O_RDONLY)
+            at_end.callback(lambda: (os.dup2(before, 0), os.close(before)))
+            os.dup2(file, 0)
+            os.close(file)
+
+        yield put
+
+
+def test_arguments_and_files_are_read_64_at_a_time_and_stdin_line_by_line(stdin):
+    Path("lines").write_text("".join(f"line {i}\n" for i in range(65)))
+    stdin(b"one\ntwo\nthree\n")
+    arguments = [f"text {i}" for i in range(70)]
+    args = argparse.Namespace(texts=[*arguments, "-", "last"], file="lines", skip_bad=False)
+    lists = [texts for texts in chunks_of(args, Skipped()) if texts]
+    assert [len(texts) for texts in lists] == [64, 6, 1, 1, 1, 1, 64, 1]
+    lines = [f"line {i}" for i in range(65)]
+    assert [*itertools.chain(*lists)] == [*arguments, "one", "two", "three", "last", *lines]
+
+
+def test_arguments_and_stdin_are_answered_in_their_order(run, trained, stdin):
+    stdin(b"second\r\n\nfourth\n")
+    status, out, err = run("predict", trained, "the good first", "-", "the bad last")
+    assert status == 0, err
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [row[2] for row in rows] == ["the good first", "second", "", "fourth", "the bad last"]
+    assert all(row[0] in ("yes", "no") and 0.5 <= float(row[1]) <= 1 for row in rows)
+
+
+def test_each_line_of_a_pipe_is_answered_before_the_next_one_comes(trained):
+    command = [sys.executable, "-m", "minigpt", "predict", trained, "-"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+    with subprocess.Popen(command, env=env, **streams) as process:
+        try:
+            for text in (b"the good one", b"", b"the bad one"):
+                process.stdin.write(text + b"\n")
+                assert process.stdout.readline().split(b"\t")[2] == text + b"\n"
+            process.stdin.close()
+            assert process.stdout.read() == b"" and process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+def test_what_comes_before_a_bad_line_of_a_pipe_is_answered_too(run, trained, stdin):
+    stdin(b"one\ntwo\n" + BAD_LINE + b"\nthree\n")
+    status, out, err = run("predict", trained, "zero", "-", "four")
+    assert status == 2 and [line.split("\t")[2] for line in out.splitlines()] == [
+        *("zero", "one", "two")
+    ]
+    assert err.startswith("error: stdin, line 3: not UTF-8")
 
 
 def test_however_many_lines_are_bad_memory_holds_a_few_of_their_names():
@@ -93,8 +150,9 @@ def test_however_many_lines_are_bad_memory_holds_a_few_of_their_names():
 
 def test_long_texts_come_in_short_lists():
     """What is held in memory does not grow with the number of texts in a list."""
-    lists = itertools.islice(chunks("x" * 2**20 for _ in itertools.count()), 12)
-    assert max(sum(map(len, texts)) for texts, _ in lists) <= LONGEST_LINE
+    texts = ("x" * 2**20 for _ in itertools.count())
+    sizes = [sum(map(len, chunk)) for chunk in itertools.islice(chunked(texts, CHUNK), 3)]
+    assert max(sizes) <= LONGEST_LINE < CHUNK * 2**20
 
 
 STRANGE = [
@@ -128,3 +186,86 @@ def test_training_takes_any_text_and_so_does_predict(run, checkpoint):
         (alone,) = answers(text)
         assert alone["text"] == among["text"] == text
         assert abs(alone["probability"] - among["probability"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<|endoftext|>", "\0\x1b", "x " * 5000, "שלום 👩‍👩‍👧 e\u0301", "\ud800"]
+)
+def test_any_text_gets_the_same_answer_alone_and_in_a_batch(text, run, trained):
+    def answer(*texts):
+        status, out, err = run("predict", trained, "--json", *texts)
+        assert status == 0, err
+        return json.loads(out.splitlines()[0])["probabilities"]
+
+    alone, in_batch = answer(text), answer(text, "good", "the " * 50)
+    assert all(abs(alone[label] - in_batch[label]) < 1e-5 for label in alone)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ([], "no text"),
+        (["--file", "nowhere"], "nowhere: No such file"),
+        (["--file", "latin-1.txt"], "not UTF-8"),
+    ],
+)
+def test_texts_that_are_not_there_or_not_text_get_one_line_and_status_2(
+    flags, message, run, trained
+):
+    Path("latin-1.txt").write_bytes(BAD_LINE + b"\n")
+    status, _, err = run("predict", trained, *flags)
+    assert status == 2
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+def spoil(folder: str, file: str, change) -> None:
+    path = Path(folder, file)
+    path.write_text(change(path.read_text()), encoding="utf-8")
+
+
+BAD_RUNS = {
+    "no such run": lambda: shutil.rmtree("trained"),
+    "trained: no such run": lambda: Path("trained/run.json").unlink(),
+    "run.json: not JSON": lambda: spoil("trained", "run.json", lambda text: text[:100]),
+    "was trained on weights with sha256": lambda: spoil(
+        "trained", "run.json", lambda text: text.replace('"sha256": "', '"sha256": "0')
+    ),
+    "learned.safetensors cannot be read": lambda: Path("trained/learned.safetensors").write_bytes(
+        Path("trained/learned.safetensors").read_bytes()[:-5]
+    ),
+    "does not fit": lambda: save_file(
+        {"score.weight": torch.zeros(3, 24)}, "trained/learned.safetensors"
+    ),
+    "a folder, or ORG/REPO": lambda: shutil.rmtree("checkpoint"),
+}
+
+
+@pytest.mark.parametrize("message", BAD_RUNS)
+def test_a_run_that_cannot_be_trusted_is_refused_in_one_line(message, run, trained):
+    BAD_RUNS[message]()
+    status, out, err = run("predict", trained, "good")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+BAD_RECIPES = [
+    ({"lora": "3"}, "recipe.lora is '3', not a whole number"),
+    ({"lora": True}, "recipe.lora is True, not a whole number"),
+    (LORA | {"lora_on": None}, "recipe.lora_on is None, not a text"),
+    (LORA | {"lora_alpha": float("inf")}, "recipe.lora_alpha is inf, not a number above 0"),
+    (LORA | {"in_last": 1.0}, "recipe.in_last is 1.0, not a whole number"),
+    ({"prompt": 3.0}, "recipe.prompt is 3.0, not a whole number"),
+    ({"prompt": 1000}, "run.json does not fit its weights"),
+    (LORA, "does not fit: h.0.attn.c_attn.lora_A"),
+    ({"prompt": 3}, "does not fit: wte.prompt"),
+]
+
+
+@pytest.mark.parametrize("change, message", BAD_RECIPES, ids=str)
+def test_a_recipe_that_the_run_never_had_is_refused(change, message, run, trained):
+    """What it names would be added, with random values, and change every answer."""
+    saved = json.loads(Path("trained/run.json").read_text())
+    saved["recipe"] |= {"max_length": 30} | change
+    Path("trained/run.json").write_text(json.dumps(saved))
+    status, out, err = run("predict", trained, "good")
+    assert (status, out) == (2, "") and err.count("\n") == 1 and message in err

@@ -1,53 +1,59 @@
-"""The training loop, held against arithmetic, torch and scikit-learn."""
+"""The training loop, held against arithmetic, against torch, and against itself interrupted."""
 
+import copy
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import random_trunk, some_texts
 from torch import nn
 
-from minigpt.checkpoints import find_checkpoint, open_tokenizer
 from minigpt.classifier import Classifier
-from minigpt.data import shuffled_batches, tokenize
-from minigpt.datasets import load_dataset
-from minigpt.edge.errors import InputError
-from minigpt.fast.frozen import Kept, keep
-from minigpt.fit import Recipe, evaluate, fit, learning_rate, make_optimizer
-from minigpt.freeze import freeze
-from minigpt.head import HEAD, conditioner, fit_head
-from minigpt.weights import load_trunk
+from minigpt.fit import (
+    Recipe,
+    Training,
+    best_epoch,
+    evaluate,
+    fit,
+    learning_rate,
+    make_optimizer,
+    steps_of,
+    train_to_end,
+    values_of,
+)
+from minigpt.freeze import freeze, names_to_train
+from minigpt.head import Vectors
 
 RECIPE = Recipe(
     epochs=3, batch_size=8, lr=5e-2, weight_decay=0.1, warmup=0.1, clip=1.0, accumulate=1, seed=0
 )
 
 
-def vectors(features, labels) -> Kept:
-    """Return vectors as if they had been pooled."""
-    n = len(features)
-    ones = np.ones(n, dtype=np.int64)
-    return Kept(features.numpy(), np.arange(n), ones, ones, labels, first=1)
-
-
-def points(n=100, channels=6, seed=0) -> Kept:
+def points(n=100, channels=6, seed=0) -> Vectors:
     """Return points of two classes that a matrix can tell apart, mostly."""
     random = torch.Generator().manual_seed(seed)
-    features = torch.randn(n, channels, generator=random)
+    x = torch.randn(n, channels, generator=random)
     noise = torch.randn(n, generator=random) * 0.3
-    return vectors(features, (features[:, 0] - features[:, 1] + noise > 0).long())
+    labels = (x[:, 0] - x[:, 1] + noise > 0).long()
+    return Vectors(x.numpy(), labels, np.ones(n, dtype=np.int64))
 
 
-class Head(nn.Linear):
-    def forward(self, x, lengths, first):
-        return super().forward(x[:, 0])
+def matrix() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(6, 2, bias=False)
 
 
-def head(seed=0) -> nn.Linear:
-    torch.manual_seed(seed)
-    return Head(6, 2, bias=False)
+def trained(model, train, dev, **changes) -> Training:
+    t = Training.of(model, dataclasses.replace(RECIPE, **changes), len(train))
+    train_to_end(t, train, dev)
+    return t
+
+
+# ---- The learning rate and what decays ----
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing():
@@ -56,10 +62,21 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing():
     assert np.all(np.diff(rates[:101]) > 0) and np.all(np.diff(rates[100:]) < 0)
     assert 0 < rates[-1] < 1e-4 * RECIPE.lr and rates[0] > 0
     assert math.isclose(rates[550], RECIPE.lr / 2)  # half way down the cosine
+    assert learning_rate(1000, 1000, RECIPE) == 0
     assert learning_rate(0, 1, dataclasses.replace(RECIPE, warmup=0.0)) == RECIPE.lr
+    assert 0 < learning_rate(9, 10, dataclasses.replace(RECIPE, warmup=1.0)) < RECIPE.lr
 
 
-def test_matrices_decay_and_vectors_do_not():
+def test_the_rate_of_each_step_is_that_of_the_schedule_and_of_nothing_else():
+    t = Training.of(matrix(), RECIPE, 100)
+    for _ in fit(t, points(), points(20)):
+        if t.step:
+            expected = learning_rate(t.step - 1, 39, RECIPE)
+            assert [group["lr"] for group in t.optimizer.param_groups] == [expected] * 2
+    assert t.step == t.steps == 39
+
+
+def test_matrices_decay_and_vectors_do_not_and_what_is_frozen_is_not_given_to_the_optimizer():
     model = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     model[2].requires_grad_(False)
     decays, rest = make_optimizer(model, RECIPE).param_groups
@@ -67,125 +84,204 @@ def test_matrices_decay_and_vectors_do_not():
     assert [p.shape for p in rest["params"]] == [(4,)] * 3 and rest["weight_decay"] == 0
 
 
+# ---- A step ----
+
+
+@pytest.mark.parametrize("accumulate", [1, 5, 13])
+def test_every_step_is_the_one_that_torch_takes_on_the_mean_loss_of_its_texts(accumulate):
+    """However the step is cut into batches: 100 texts are 12 batches of 8 and one of 4.
+
+    With 5 batches to a step, the last step of an epoch has only 3. Each text weighs the same.
+    """
+    data, ours, oracle = points(), matrix(), matrix()
+    recipe = dataclasses.replace(RECIPE, accumulate=accumulate, clip=0.2, warmup=0.5)
+    t = Training.of(ours, recipe, len(data))
+    optimizer = torch.optim.AdamW(oracle.parameters(), weight_decay=0.1)
+    clipped, loop = [], fit(t, data, data)
+    next(loop)  # the evaluation before the first step
+    for step, batches in enumerate(steps_of(data, recipe, epoch=1)):
+        texts = np.concatenate(batches)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(oracle(torch.from_numpy(data.x[texts])), data.labels[texts])
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(oracle.parameters(), 0.2)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, t.steps, recipe)
+        optimizer.step()
+        next(loop)
+        torch.testing.assert_close(t.losses[-1] / len(texts), loss.detach())
+        torch.testing.assert_close(t.gradient_norm, norm)
+        torch.testing.assert_close(ours.weight, oracle.weight, rtol=1e-5, atol=1e-6)
+        clipped.append(bool(norm > 0.2))
+    assert t.step == t.steps_per_epoch == math.ceil(13 / accumulate) and any(clipped)
+
+
 def test_batches_accumulated_into_a_step_are_one_large_batch():
-    """Also where the last batch is smaller than the others: 100 texts are 12 * 8 + 4."""
-    whole, parts = head(), head()
-    recipe = dataclasses.replace(RECIPE, batch_size=200, epochs=5)
-    fit(whole, points(), points(20), recipe)
-    recipe = dataclasses.replace(recipe, batch_size=8, accumulate=13)
-    fit(parts, points(), points(20), recipe)
+    whole, parts = matrix(), matrix()
+    trained(whole, points(), points(20), batch_size=200, epochs=5)
+    trained(parts, points(), points(20), batch_size=8, accumulate=13, epochs=5)
     torch.testing.assert_close(whole.weight, parts.weight, rtol=1e-4, atol=1e-6)
 
 
-def test_one_step_is_the_one_that_torch_takes():
-    ours, oracle = head(), head()
-    data = points(8)
-    recipe = dataclasses.replace(RECIPE, lr=1e-2, epochs=1, warmup=0.0, clip=0.05)
-    fit(ours, data, data, recipe)
-    optimizer = torch.optim.AdamW(oracle.parameters(), lr=1e-2, weight_decay=0.1)
-    F.cross_entropy(torch.from_numpy(data.states) @ oracle.weight.T, data.labels).backward()
-    oracle.weight.grad *= 0.05 / oracle.weight.grad.norm()
-    optimizer.step()
-    torch.testing.assert_close(ours.weight, oracle.weight, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("n, size, accumulate", [(100, 8, 1), (100, 8, 5), (7, 8, 2), (48, 4, 6)])
+def test_an_epoch_has_every_text_once_and_as_many_steps_as_training_counts(n, size, accumulate):
+    data, recipe = points(n), dataclasses.replace(RECIPE, batch_size=size, accumulate=accumulate)
+    for epoch in (1, 2):
+        steps = steps_of(data, recipe, epoch)
+        texts = np.concatenate([batch for batches in steps for batch in batches])
+        assert sorted(texts) == list(range(n))
+        assert len(steps) == Training.of(matrix(), recipe, n).steps_per_epoch
+
+
+# ---- An epoch, and the best of them ----
+
+
+def test_the_loop_yields_after_each_evaluation_and_each_step():
+    t, yielded = Training.of(classifier(0.1), RECIPE, 24), []
+    for same in fit(t, some_texts(), some_texts(5, seed=1)):
+        assert same is t and t.model.training == bool(t.losses)  # evaluation is in eval mode
+        yielded.append((len(t.history), t.step, len(t.losses)))
+    assert yielded == [
+        (1, 0, 0),
+        *[(1, 1, 1), (1, 2, 2), (1, 3, 3), (2, 3, 0)],
+        *[(2, 4, 1), (2, 5, 2), (2, 6, 3), (3, 6, 0)],
+        *[(3, 7, 1), (3, 8, 2), (3, 9, 3), (4, 9, 0)],
+    ]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     def weights(seed):
-        model = head()
-        fit(model, points(), points(20), dataclasses.replace(RECIPE, seed=seed))
-        return model.weight
+        return trained(matrix(), points(), points(20), seed=seed).model.weight
 
     assert torch.equal(weights(0), weights(0)) and not torch.equal(weights(0), weights(1))
 
 
-def test_the_epoch_that_is_best_on_dev_is_kept():
-    """Dev labels are turned round, so that every step does harm: the start is the best."""
-    data, model = points(), head()
-    dev = vectors(torch.from_numpy(data.states), 1 - data.labels)
-    kept, history = fit(model, data, dev, RECIPE)
-    losses = [line["dev_loss"] for line in history]
-    assert losses == sorted(losses) and losses[0] < losses[-1] and kept == history[0]
-    assert F.cross_entropy(evaluate(model, dev), dev.labels).item() == losses[0]
+NOISE = dataclasses.replace(points(30, seed=3), labels=points(30).labels)
+DEV = {  # a dev split, and which of the epochs 0 to 8 can be the one with its lowest loss
+    "as train": (points(), [8]),
+    "every label is wrong": (dataclasses.replace(points(), labels=1 - points().labels), [0]),
+    "noise": (NOISE, range(1, 8)),
+}
+
+
+@pytest.mark.parametrize("dev, expected", DEV.values(), ids=DEV)
+def test_the_model_ends_with_the_parameters_of_the_epoch_with_the_lowest_dev_loss(dev, expected):
+    model, after = matrix(), []
+    t = Training.of(model, dataclasses.replace(RECIPE, epochs=8, lr=0.1), 100)
+    for _ in fit(t, points(), dev):
+        if not t.losses:
+            after.append(model.weight.detach().clone())
+    losses = [line["dev_loss"] for line in t.history]
+    best = losses.index(min(losses))
+    assert best in expected and best_epoch(t) == t.history[best] and len(losses) == 9
+    assert torch.equal(model.weight, after[best])
+    assert F.cross_entropy(evaluate(model, dev), dev.labels).item() == min(losses)
 
 
 def test_history_says_what_happened():
-    _, history = fit(head(), points(), points(20), RECIPE)
+    history = trained(matrix(), points(), points(20)).history
     assert [line["epoch"] for line in history] == [0, 1, 2, 3]
     assert [line["step"] for line in history] == [0, 13, 26, 39]
+    assert "train_loss" not in history[0]
     assert history[-1]["train_loss"] < history[1]["train_loss"] < 1.5
     assert history[-1]["dev_accuracy"] > 0.8
-
-
-def test_a_loss_that_is_no_number_stops_with_advice():
-    data = points()
-    data.states[3] = math.nan
-    order = shuffled_batches(data.lengths, RECIPE.batch_size, RECIPE.seed, epoch=1)
-    step = 1 + next(i for i, texts in enumerate(order) if 3 in texts)
-    with pytest.raises(InputError, match=rf"at step {step} of 39 .*try a tenth of --lr 0\.05"):
-        fit(head(), data, points(20), RECIPE)
-    with pytest.raises(InputError, match="before training has begun"):
-        fit(head(), points(20), data, RECIPE)
-
-
-def skewed_vectors(n=600, channels=40) -> torch.Tensor:
-    """Return vectors like GPT-2's: a few enormous channels, and a mean far from the origin."""
-    random = torch.Generator().manual_seed(0)
-    scale = torch.ones(channels)
-    scale[:3] = torch.tensor([300.0, 50.0, 1e-3])
-    return (torch.randn(n, channels, generator=random) + 30 * torch.rand(channels)) * scale
-
-
-def test_conditioned_vectors_are_standardised_and_carry_a_constant():
-    x = skewed_vectors()
-    A = conditioner(vectors(x, torch.zeros(len(x)))).double()
-    x = x.double()
-    z = x @ A.T
-    shared = z.mean(0) / z.mean(0).norm()
-    assert abs(z.mean(0).norm() - 1) < 1e-6  # the bias that `score` does not have
-    assert (z @ shared).std() < 0.1  # all but constant
-    across = z - (z @ shared)[:, None] * shared
-    assert across.std(0).min() > 0.7 and across.std(0).max() < 1.3
-    assert torch.linalg.cond(A @ torch.diag(x.std(0))) < 1e3  # nothing is lost
-
-
-def test_a_channel_that_says_nothing_in_training_is_not_blown_up():
-    x = skewed_vectors()
-    x[:, 5] = 17.0
-    A = conditioner(vectors(x, torch.zeros(len(x))))
-    x[:, 5] = 16.0  # it says something now, but nobody has learned what
-    assert (x @ A.T).abs().max() < 20
-
-
-def score_on(kept: Kept, model: nn.Module) -> float:
-    return (evaluate(model, kept).argmax(1) == kept.labels).float().mean().item()
-
-
-@pytest.mark.parametrize(
-    "data, append_end", [("mirrored", False), ("mirrored", True), ("sst2", True)]
-)
-def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(data, append_end, shared):
-    """scikit-learn's, on the same vectors: best of four C on dev, 0.5 points of leeway on test."""
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    dataset = load_dataset(str(shared("sst2")) if data == "sst2" else data, seed=0)
-    checkpoint = find_checkpoint("tiny")
-    tokenizer = open_tokenizer(checkpoint)
-    model = Classifier(load_trunk(checkpoint.folder), 2)
-    freeze(model, set())
-    train, dev, test = (
-        keep(model, tokenize(part, dataset.labels, tokenizer, 256, append_end), checkpoint)
-        for part in (dataset.train, dataset.dev, dataset.test)
-    )
-    fit_head(model, train, dev, HEAD)
-
-    mean, std = train.states.mean(0), train.states.std(0)
-    parts = [
-        ((part.states[part.starts] - mean) / std, part.labels.numpy())
-        for part in (train, dev, test)
+    assert [line["lr"] for line in history[1:]] == [
+        learning_rate(step, 39, RECIPE) for step in (12, 25, 38)
     ]
-    oracles = [
-        linear_model.LogisticRegression(C=c, solver="newton-cholesky").fit(*parts[0])
-        for c in (0.01, 0.1, 1, 10)
-    ]
-    best = max(oracles, key=lambda oracle: oracle.score(*parts[1]))
-    assert score_on(test, model) >= best.score(*parts[2]) - 0.005
-    assert score_on(test, model) >= {"mirrored": 0.66, "sst2": 0.78}[data]
+
+
+def test_the_train_loss_of_an_epoch_is_the_mean_over_texts_and_not_over_batches():
+    """A rate too small to move anything: then it is the loss of the model at the start."""
+    model, data = matrix(), points()
+    line = trained(model, data, data, epochs=1, lr=1e-12).history[1]
+    expected = F.cross_entropy(model(torch.from_numpy(data.x)), data.labels).item()
+    assert line["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert line["dev_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@torch.no_grad()
+def test_evaluation_gives_the_logits_of_each_text_in_order_and_drops_nothing_out():
+    model, texts = classifier(0.5).train(), some_texts()
+    logits = evaluate(model, texts)
+    assert logits.shape == (24, 2) and torch.equal(logits, evaluate(model, texts))
+    for i in range(24):
+        inputs, _ = texts.batch(np.array([i]))
+        torch.testing.assert_close(logits[i : i + 1], model(*inputs), rtol=0, atol=1e-5)
+
+
+# ---- Stopped, and continued ----
+
+
+def classifier(dropout: float) -> Classifier:
+    """Return a classifier whose last block, ln_f and head are trained."""
+    rates = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), dropout)
+    torch.manual_seed(0)
+    model = Classifier(random_trunk(**rates), 2)
+    freeze(model, names_to_train(model.transformer, train_last=1))
+    return model
+
+
+STOPPED = dataclasses.replace(RECIPE, epochs=2, accumulate=2, batch_size=4, lr=1e-2)
+YIELDS = 1 + 2 * (3 + 1)  # an evaluation, then two epochs of 3 steps and an evaluation
+
+
+def started(dropout: float) -> Training:
+    t = Training.of(classifier(dropout), STOPPED, 24)
+    torch.manual_seed(1)  # dropout begins with this
+    return t
+
+
+def run(t: Training, yields: int | None = None) -> None:
+    """Go on with a training, to its end or until it has yielded so many times."""
+    for _ in itertools.islice(fit(t, some_texts(), some_texts(9, seed=1)), yields):
+        pass
+
+
+def copied(t: Training) -> Training:
+    """Return another training, as one process fills it from what another one has saved."""
+    saved = copy.deepcopy((t.model.state_dict(), t.optimizer.state_dict()))
+    new = Training.of(classifier(t.model.transformer.config.embd_pdrop), t.recipe, 24)
+    new.model.load_state_dict(saved[0])
+    new.optimizer.load_state_dict(saved[1])
+    for name in ("best", "step", "losses", "history"):
+        setattr(new, name, copy.deepcopy(getattr(t, name)))
+    return new
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.1])
+def uninterrupted(request) -> tuple[float, Training]:
+    t = started(request.param)
+    run(t)
+    return request.param, t
+
+
+@pytest.mark.parametrize("continued", [lambda t: t, copied], ids=["the same", "a copy"])
+@pytest.mark.parametrize("stop", range(YIELDS + 1))
+def test_a_training_that_is_stopped_and_continued_is_the_uninterrupted_one(
+    stop, continued, uninterrupted
+):
+    """Bit for bit, wherever: before and after any step and any evaluation, the last one too."""
+    dropout, whole = uninterrupted
+    t = started(dropout)
+    run(t, stop)
+    random = torch.get_rng_state()  # dropout depends on it; nothing else may
+    t = continued(t)
+    torch.manual_seed(99)
+    if dropout:
+        torch.set_rng_state(random)
+    run(t)
+    assert t.history == whole.history and t.step == whole.step == 6
+    for (name, ours), oracle in zip(
+        t.model.named_parameters(), whole.model.parameters(), strict=True
+    ):
+        assert torch.equal(ours, oracle), name
+    for ours, oracle in zip(t.parameters, whole.parameters, strict=True):
+        for moment, value in whole.optimizer.state[oracle].items():
+            assert torch.equal(t.optimizer.state[ours][moment], value), moment
+
+
+def test_a_training_that_is_done_stays_as_it_is(uninterrupted):
+    _, whole = uninterrupted
+    before, lines = values_of(whole.model), len(whole.history)
+    run(whole)
+    assert len(whole.history) == lines
+    assert all(torch.equal(p, before[name]) for name, p in values_of(whole.model).items())

@@ -1,6 +1,6 @@
 """The page, opened in Chromium and clicked through; and without one, that it escapes and suffices.
 
-What the browser shows is compared with a made-up results.json, whose texts mean harm.
+What the browser shows is compared with a made-up results.json, with hostile texts.
 """
 
 import base64
@@ -20,8 +20,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
+from minigpt.explain.figures import GRID, INK
 from minigpt.explain.page import page_of, write_page
-from minigpt.explain.style import GRID, INK
 
 NAMES = ("pooling", "where", "controls", "knock-out", "patching", "words", "ladder", "reading")
 HOSTILE = "</script><script>document.title = 'broken'</script><!-- \"'&amp; \0 \ud800 ‮ \u2028 <b>"
@@ -68,7 +68,7 @@ def made_up_sentence(seed: int, pair: str, label: str | None, tokens: list[str])
 
 
 def made_up(names=NAMES) -> dict:
-    """Return what results.json holds, with texts that mean harm wherever there is text."""
+    """Return what results.json contains, with hostile texts wherever there is text."""
     sentences = [made_up_sentence(i, *text) for i, text in enumerate(TEXTS)]
     experiments = {
         name: {
@@ -214,6 +214,7 @@ def chromium(tmp_path_factory):
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(programs["chromedriver"]))
+    driver.get("about:blank")  # so that no test sees what Chromium's first tab loads
     yield driver
     driver.quit()
 
@@ -257,7 +258,7 @@ def percent(share: float) -> str:
     return f"{math.floor(100 * share + 0.5)} %"
 
 
-def verdict(p: float) -> str:
+def prediction(p: float) -> str:
     return f"{percent(p)} for good" if p >= 0.5 else f"{percent(1 - p)} for bad"
 
 
@@ -266,12 +267,12 @@ def shows(browser, i: int, t: int, layer: int, block: int) -> None:
     about = SENTENCES[i]
     chips = words(browser, i)
     told = text_of(browser, "#told")
-    assert f"token {t + 1} of {len(chips)}: {verdict(about['positive'][layer][t])}" in told
+    assert f"token {t + 1} of {len(chips)}: {prediction(about['positive'][layer][t])}" in told
     column = browser.find_elements(By.CSS_SELECTOR, "#layers li > span:last-child")
     assert [c.text for c in column] == [percent(row[t]) for row in reversed(about["positive"])]
 
     for p, chip in zip(about["positive"][layer], chips, strict=True):
-        assert chip.get_attribute("aria-label").replace("\u00a0", " ").endswith(verdict(p))
+        assert chip.get_attribute("aria-label").replace("\u00a0", " ").endswith(prediction(p))
         assert ("pro" if p >= 0.5 else "con") in chip.get_attribute("class").split()
     styles = "return [...arguments[0]].map((w) => +w.style.getPropertyValue(arguments[1]))"
     lean = [abs(2 * p - 1) for p in about["positive"][layer]]
@@ -324,7 +325,7 @@ def test_ink_can_be_read_on_every_colour(browser):
 
 
 @in_windows(2)
-def test_twins_are_shown_together_and_the_others_one_by_one(browser):
+def test_pairs_are_shown_together_and_other_texts_one_by_one(browser):
     chooser = Select(browser.find_element(By.ID, "sentence"))
     assert len(chooser.options) == 4
     for choice, texts in enumerate([[0, 1], [2], [3], [4]]):
@@ -339,7 +340,7 @@ def test_twins_are_shown_together_and_the_others_one_by_one(browser):
 
 
 @in_windows(2)
-def test_what_has_no_sign_of_its_own_gets_one_and_markup_stays_text(browser):
+def test_invisible_characters_get_a_symbol_and_markup_stays_text(browser):
     chooser = Select(browser.find_element(By.ID, "sentence"))
     chooser.select_by_index(1)
     shown = [w.text for w in words(browser, 2)]

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import MERGES, files_of, random_trunk
+from safetensors.torch import load_file, save_file
 
-from minigpt.checkpoints import describe
+from minigpt.checkpoints import describe, read_vocabulary
 from minigpt.cli.predict import rate
-from minigpt.export.export import repository_of
-from minigpt.fast.frozen import FrozenPart
-from minigpt.runs.folder import load_run
+from minigpt.export.for_peft import repository_of
+from minigpt.fast import FrozenPart
+from minigpt.runs import load_run
 from minigpt.weights import save_trunk
 
 transformers = pytest.importorskip("transformers")
@@ -72,8 +73,8 @@ def test_a_run_opens_in_transformers_with_the_same_answers(flags, trained, run):
     assert tokenizer.pad_token_id == model.config.pad_token_id
     expected = ours(folder)
     for side in ("right", "left"):
-        found = theirs(model, tokenizer, WORDS, side)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        answers = theirs(model, tokenizer, WORDS, side)
+        torch.testing.assert_close(answers, expected, rtol=0, atol=1e-4)
 
     labels = load_run(str(folder)).labels
     pipe = transformers.pipeline("text-classification", str(exported))
@@ -103,13 +104,13 @@ def test_a_run_opens_in_the_peft_library_with_the_same_answers(flags, trained):
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
     for word, expected in zip(WORDS, ours(folder), strict=True):
         with torch.no_grad():
-            found = model(**tokenizer(word, return_tensors="pt")).logits.softmax(1)
-        torch.testing.assert_close(found[0], expected, rtol=0, atol=1e-4)
+            answers = model(**tokenizer(word, return_tensors="pt")).logits.softmax(1)
+        torch.testing.assert_close(answers[0], expected, rtol=0, atol=1e-4)
     if "--lora" in flags:
-        found = theirs(model, tokenizer, WORDS)
-        torch.testing.assert_close(found, ours(folder), rtol=0, atol=1e-4)
+        answers = theirs(model, tokenizer, WORDS)
+        torch.testing.assert_close(answers, ours(folder), rtol=0, atol=1e-4)
     size = sum(file.stat().st_size for file in exported.glob("adapter*"))
-    assert size < 30_000  # what learned, and nothing of the base
+    assert size < 30_000  # what was trained, and nothing of the base
 
 
 @pytest.mark.parametrize("flags", PARTS, ids=" ".join)
@@ -123,8 +124,8 @@ def test_the_lines_that_export_prints_open_what_it_wrote(flags, trained):
     words = WORDS[:1] if "--prompt" in flags else WORDS
     batch = made["tokenizer"](words, return_tensors="pt", padding=True)
     with torch.no_grad():
-        found = made["model"](**batch).logits.softmax(1)
-    torch.testing.assert_close(found, ours(folder, words), rtol=0, atol=1e-4)
+        answers = made["model"](**batch).logits.softmax(1)
+    torch.testing.assert_close(answers, ours(folder, words), rtol=0, atol=1e-4)
 
 
 def test_the_lines_for_transformers_open_what_it_wrote(trained):
@@ -164,10 +165,10 @@ def foreign(tmp_path, checkpoint):
 def test_a_folder_of_transformers_predicts_directly(foreign):
     folder, model = foreign
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    for word, found in zip(WORDS, ours(folder), strict=True):
+    for word, answer in zip(WORDS, ours(folder), strict=True):
         with torch.no_grad():
             expected = model.eval()(**tokenizer(word, return_tensors="pt")).logits.softmax(1)[0]
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(answer, expected, rtol=0, atol=1e-4)
     assert load_run(str(folder)).labels == ("yes", "no")
 
 
@@ -180,7 +181,7 @@ def test_training_goes_on_from_the_head_of_such_a_folder(foreign, run, texts, tm
     opened, expected = load_run("r"), dict(zip(("yes", "no"), model.score.weight, strict=True))
     for label, row in zip(opened.labels, opened.model.score.weight, strict=True):
         torch.testing.assert_close(row, expected[label], rtol=0, atol=1e-6)
-    assert "its head goes on learning" in out
+    assert "its head is trained further" in out
     for flags in (["--pool", "mean"], ["--append-end"]):
         status, out, err = run("train", *given, "--train-last", "1", *flags)
         assert status == 0 and "its head reads at the last token: a new one is put on" in out
@@ -200,7 +201,7 @@ def test_training_goes_on_from_the_head_of_such_a_folder(foreign, run, texts, tm
         (["--freeze-trunk", "--pool", "mean"], [], "pools 'mean'"),
         (["--adapter", "2"], ["--as", "peft"], "has adapters"),
         (["--prompt", "2"], [], "say --as peft"),
-        (["--freeze-trunk"], ["--as", "peft"], "nothing for peft"),
+        (["--freeze-trunk"], ["--as", "peft"], "no LoRA, prompt or prefix for peft"),
         (["--lora", "2", "--append-end"], ["--as", "peft"], "take for padding"),
     ],
     ids=str,
@@ -236,12 +237,12 @@ def changed(file: Path, **fields) -> None:
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"problem_type": "regression"}, "no choice among classes, but regression"),
-        ({"problem_type": "multi_label_classification"}, "no choice among classes, but multi"),
+        ({"problem_type": "regression"}, "does not choose among classes: regression"),
+        ({"problem_type": "multi_label_classification"}, "does not choose among classes: multi"),
     ],
     ids=str,
 )
-def test_a_head_that_is_no_choice_among_classes_is_refused(change, said, foreign, run):
+def test_a_head_that_does_not_choose_among_classes_is_refused(change, said, foreign, run):
     changed(foreign[0] / "config.json", **change)
     status, _, err = run("predict", foreign[0], "good")
     assert status == 2 and said in err and err.count("\n") == 1
@@ -253,7 +254,7 @@ def test_a_model_with_one_output_still_lends_its_trunk(foreign, run, texts):
     model.config.num_labels = 1
     model.save_pretrained(folder)
     status, _, err = run("predict", folder, "good")
-    assert status == 2 and "no choice among classes, but one score" in err
+    assert status == 2 and "does not choose among classes: one score" in err
     status, out, err = run("train", "--weights", folder, "--data", texts, "--freeze-trunk")
     assert status == 0 and "its head is for LABEL_0: a new one" in out, err
 
@@ -304,8 +305,8 @@ def test_the_pad_token_is_the_tokenizers_also_where_rows_are_to_spare(
         tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
         assert tokenizer.pad_token_id == model.config.pad_token_id == 268
         assert model.config.vocab_size == 268 + max(spare, 1)
-        found = theirs(model, tokenizer, WORDS)
-        torch.testing.assert_close(found, ours("r"), rtol=0, atol=1e-4)
+        answers = theirs(model, tokenizer, WORDS)
+        torch.testing.assert_close(answers, ours("r"), rtol=0, atol=1e-4)
 
 
 BAD_HEADS = {
@@ -319,8 +320,6 @@ BAD_HEADS = {
 
 @pytest.mark.parametrize("damage", BAD_HEADS)
 def test_a_head_that_does_not_fit_is_refused(damage, foreign, run):
-    from safetensors.torch import load_file, save_file
-
     folder, _ = foreign
     tensors, config = (
         load_file(folder / "model.safetensors"),
@@ -344,8 +343,6 @@ def test_a_head_that_does_not_fit_is_refused(damage, foreign, run):
 
 
 def test_the_vocabulary_of_tokenizer_json_is_that_of_the_two_files(foreign, checkpoint):
-    from minigpt.checkpoints import read_vocabulary
-
     theirs, ours = read_vocabulary(foreign[0]), read_vocabulary(checkpoint)
     assert (theirs.vocab, theirs.merges) == (ours.vocab, ours.merges)
     assert len(theirs.merges) == len(MERGES)

@@ -6,8 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from common import some_texts
-from conftest import LORA, random_trunk, without_key_bias
+from conftest import LORA, random_trunk, some_texts, without_key_bias
 
 from minigpt.checkpoints import Checkpoint, describe
 from minigpt.classifier import POOLINGS, Classifier

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import random_trunk
 
-from minigpt.fast.packed import PackedLinear, can_pack, packed, packed_to_generate
+from minigpt.fast.packing import PackedLinear, can_pack, packed, packed_to_generate
 from minigpt.fast.partial import run_blocks
 from minigpt.model import attention
 
-MODULE = importlib.import_module("minigpt.fast.packed")  # `packed` itself is its function
+MODULE = importlib.import_module("minigpt.fast.packing")  # `packed` itself is its function
 ALL = 4  # blocks 0 to 2, and ln_f, which counts as block 3
 
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 import torch
-from common import some_texts, start
-from conftest import ROOT, random_trunk, without_key_bias
+from common import start
+from conftest import ROOT, random_trunk, some_texts, without_key_bias
 from safetensors.torch import load_file
 
 from minigpt import fit

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from common import oracle_of, some_texts
-from conftest import LORA, random_trunk
+from conftest import LORA, oracle_of, random_trunk, some_texts
 
 from minigpt.checkpoints import describe
 from minigpt.classifier import POOLINGS, Classifier

@@ -83,7 +83,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     status, _, err = run("train", *how, "--out", "whole")
     assert status == 0, err
     status, _, err = train_while(interrupt_at(3), *how, "--out", "parts")
-    assert status == 130 and f"step 2 is saved. To go on: {how_to_resume('parts')}" in err
+    assert status == 130 and f"step 2 is saved. To resume: {how_to_resume('parts')}" in err
     later = interrupt_at(10 if "--warm-head" in flags else 4)  # steps of this process
     status, _, err = train_while(later, "--resume", "parts")
     assert status == 130 and "is saved" in err
@@ -251,7 +251,7 @@ def cut(name: str, by: int = 10):
 
 
 BAD_STATES = {
-    "holds no state to go on from": lambda: Path("parts/state.safetensors").unlink(),
+    "holds no state to resume from": lambda: Path("parts/state.safetensors").unlink(),
     "state.safetensors cannot be read": cut("parts/state.safetensors"),
     "format is 3, not 2; start": in_header(lambda header: header.update(format=3)),
     "was saved by minigpt 0.1.0": in_header(lambda header: header.update(format=1)),

@@ -2,14 +2,15 @@
 
     python weights/tiny/pretrain.py reviews-1.txt reviews-2.txt --tokens 23e6
 
-What goes in is plain text, one review a line, without a rating. What comes out is a model that has
-only ever been asked "which token comes next?". It turns out that to answer well after "a warm,
-funny film with two leads I could", one had better know by then that the review is a good one: this
-is where the sentiment that `train.py --freeze-trunk` reads off comes from.
+The input is plain text, one review a line, without a rating; the output is a model that has only
+ever been asked "which token comes next?". To answer that well after "a warm, funny film with two
+leads I could", it helps to know that the review is a good one: this is where the rating that
+`train.py --freeze-trunk` reads off comes from.
 
-Stop it when you like: the same command goes on where it was. `--tokens` may be changed as long as
-the learning rate has not begun to fall (the last 40 % of the way). Needs `tokenizers`, to learn the
-vocabulary; everything else is the package's own.
+Stop it at any time: the same command goes on from its last state, and keeps snapshots on the way.
+`--tokens` may be changed as long as the learning rate has not begun to fall (the last 40 % of the
+steps). Needs `tokenizers`, to learn the vocabulary; everything else is the package's own. It has a
+loop of its own beside `minigpt.fit`: two optimizers, another schedule, no epochs and no labels.
 """
 
 import argparse
@@ -36,17 +37,19 @@ T = CONFIG.n_positions
 BATCH = 32  # windows of T tokens a step
 MICRO = 8  # windows at once; BATCH / MICRO gradients are added up
 PEAK = 3e-3  # learning rate
-WARM_UP, DECAY = 0.02, 0.4  # shares of the way
+WARM_UP, DECAY = 0.02, 0.4  # shares of the steps
 SEED = 0
+# Snapshots of the model are kept in state/, at these numbers of tokens seen
+SNAPSHOTS = [1e6 * m for m in (0, 0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 23, 32, 46, 64, 92)]
 
 
 def read_reviews(files: list[str]) -> tuple[list[str], list[str]]:
     """Return the texts to learn from, and those of one review in a hundred, held out.
 
-    Texts come in many forms, and the model should be at home in all. Two of every four reviews
-    are told a sentence at a time, each a text of its own: what follows its end is the next thing
-    that the reviewer has to say. And every second one is put as older corpora have it: lower case,
-    spaces around punctuation, no hyphens, no stop at the end ("it 's far fetched , is n't it").
+    Texts come in many forms, and the model should know them all. Two of every four reviews are
+    split into sentences, each a text of its own: what follows its end is the next thing that the
+    reviewer has to say. And every second one is spelled as in older corpora: lower case, spaces
+    around punctuation, no hyphens, no final stop ("it 's far fetched , is n't it").
     """
     lines = [line for f in files for line in Path(f).read_text(encoding="utf-8").splitlines()]
     texts, held_out = [], []
@@ -118,7 +121,7 @@ def optimizers(model: GPT2) -> list[torch.optim.Optimizer]:
 
 
 def save_state(path: Path, model: GPT2, optimizing, progress: dict) -> None:
-    """Write everything that the next step depends on, beside its place first, then in it."""
+    """Write everything that the next step depends on, whole or not at all."""
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     for n, optimizer in enumerate(optimizing):
         for i, state in optimizer.state_dict()["state"].items():
@@ -146,7 +149,7 @@ def load_state(path: Path, model: GPT2, optimizing) -> dict:
 
 def prepare(files: list[str], out: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the tokens to learn from and those held out; make the vocabulary, once."""
-    state = out / "state"  # not part of the checkpoint; may be deleted in the end
+    state = out / "state"  # not part of the checkpoint; may be deleted at the end
     state.mkdir(parents=True, exist_ok=True)
     if not (state / "held_out.npy").exists():
         texts, held_out = read_reviews(files)
@@ -184,17 +187,19 @@ def main():
     model = initialize(GPT2(CONFIG), SEED).eval().to(device)  # eval: no dropout, so much is new
     if device == "cpu":
         for block in model.h:
-            block.attn.attention = attention  # once compiled, the one by hand is the faster there
+            block.attn.attention = attention  # compiled, the one by hand is the faster one there
     optimizing = optimizers(model)
     progress = {"step": 0, "seconds": 0.0}
     state = args.out / "state" / "last.safetensors"
     if state.exists():
         progress = load_state(state, model, optimizing)
 
-    compiled_loss = torch.compile(next_token_loss)  # half as fast again; needs a C++ compiler
+    compiled_loss = torch.compile(next_token_loss)  # 1.5 times as fast; needs a C++ compiler
     steps = round(args.tokens / (BATCH * T))
     first, began = progress["step"], time.monotonic() - progress["seconds"]
     recent, saved = [], time.monotonic()
+    if first == 0:
+        save_trunk(model, args.out / "state" / "0", torch.float16)
     bar = tqdm(range(first, steps), initial=first, total=steps, mininterval=5)
     for step in bar:
         for optimizer in optimizing:
@@ -208,6 +213,9 @@ def main():
         for optimizer in optimizing:
             optimizer.step()
         model.zero_grad()
+        seen = (step + 1) * BATCH * T
+        if any(seen - BATCH * T < tokens <= seen for tokens in SNAPSHOTS):
+            save_trunk(model, args.out / "state" / str(seen), torch.float16)
 
         last = step + 1 == steps
         if last or (step + 1) % 100 == 0:

@@ -1,24 +1,24 @@
 "use strict";
-// The reading strip: words in the colour of the verdict if the text ended there.
+// Texts word by word, in the colour of the prediction if the text ended there.
 //
 // The data: {labels: [negative, positive], sentences: [{text, label, pair, kind, truncated, tokens,
-// positive[layer][token], attention[block][token][earlier token or itself]}]}; see reading.py.
+// positive[layer][token], attention[block][token][earlier token or itself]}]}; see word_by_word.py.
 
 const { labels, sentences } = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
-// What is on show: the texts of one choice (a text, or twins), the layer whose verdicts colour the
-// words, the block whose attention underlines them, and the word that both are told of.
+// What is shown: the texts of one choice (a text, or a pair), the layer whose predictions colour
+// the words, the block whose attention underlines them, and the word whose details are listed.
 const now = { choice: 0, layer: 0, block: 0, word: null };
-let kept = null; // the word that was clicked, focused or arrived at: pointing elsewhere is a glance
-let clock = null; // while the text is being read out
+let pinned = null; // the word that was clicked, focused or reached by keys: pointing at another is a glance
+let clock = null; // while the text is played
 
 // texts that follow each other and are of one pair are chosen, and shown, together
 const choices = [];
 sentences.forEach((sentence, i) => {
-  const twins = i > 0 && sentence.pair && sentence.pair === sentences[i - 1].pair;
-  if (twins) choices[choices.length - 1].push(i);
+  const paired = i > 0 && sentence.pair && sentence.pair === sentences[i - 1].pair;
+  if (paired) choices[choices.length - 1].push(i);
   else choices.push([i]);
 });
 
@@ -29,7 +29,7 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// A token as it can be seen: what has no sign, or is only the first bytes of one, gets a stand-in.
+// A token as it can be shown: an invisible character, or a part of one, gets a symbol in its place.
 function visible(token) {
   if (token === "") return "◌";
   const word = token.trim();
@@ -37,7 +37,7 @@ function visible(token) {
   return word.replace(/[\p{Cc}\p{Cs}\p{Bidi_Control}]/gu, "◌").replace(/^\p{C}+$/u, "◌");
 }
 
-function verdict(positive) {
+function prediction(positive) {
   const [share, label] = positive >= 0.5 ? [positive, labels[1]] : [1 - positive, labels[0]];
   return `${percent(share)} for ${label}`;
 }
@@ -57,7 +57,7 @@ function showChoice(choice) {
   at("layer").max = first.positive.length - 1;
   at("block").max = first.attention.length - 1;
   at("strips").replaceChildren(...shown.map(strip));
-  keep([shown[0], length(shown[0]) - 1]);
+  pin([shown[0], length(shown[0]) - 1]);
 }
 
 function strip(i) {
@@ -69,12 +69,12 @@ function strip(i) {
     const word = element("span", { class: "word", role: "option", id: `word-${i}-${t}` });
     word.append(visible(token));
     word.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && look([i, t]));
-    word.addEventListener("click", () => keep([i, t], true));
-    word.addEventListener("focus", () => keep([i, t]));
+    word.addEventListener("click", () => pin([i, t], true));
+    word.addEventListener("focus", () => pin([i, t]));
     words.append(word);
     if (token.includes("\n")) words.append(element("br"));
   });
-  words.addEventListener("pointerleave", () => look(kept));
+  words.addEventListener("pointerleave", () => look(pinned));
   words.addEventListener("keydown", (event) => walk(event, i));
   const truth = [label === null ? "a text without a label" : `labelled ${label}`];
   if (kind) truth.push(kind);
@@ -83,14 +83,14 @@ function strip(i) {
 }
 
 function walk(event, i) {
-  const t = kept[1];
+  const t = pinned[1];
   const to = { ArrowLeft: t - 1, ArrowRight: t + 1, Home: 0, End: length(i) - 1 }[event.key];
   const up = { ArrowUp: 1, ArrowDown: -1 }[event.key];
   if (to === undefined && up === undefined) return;
   event.preventDefault();
   stop();
   if (up) showLayer(now.layer + up);
-  else keep([i, Math.min(Math.max(to, 0), length(i) - 1)], true);
+  else pin([i, Math.min(Math.max(to, 0), length(i) - 1)], true);
 }
 
 function showLayer(layer) {
@@ -109,9 +109,9 @@ function showBlock(block) {
   paint();
 }
 
-function keep(word, focus = false) {
-  kept = word;
-  if (focus && document.activeElement !== wordAt(word)) wordAt(word).focus(); // comes back here
+function pin(word, focus = false) {
+  pinned = word;
+  if (focus && document.activeElement !== wordAt(word)) wordAt(word).focus(); // which pins it again
   look(word);
 }
 
@@ -134,9 +134,9 @@ function paint() {
       word.classList.toggle("unread", i === chosen && t > here);
       word.style.setProperty("--lean", Math.abs(2 * p - 1));
       word.style.setProperty("--look", (weights[t] || 0) / most);
-      word.tabIndex = t === (i === kept[0] ? kept[1] : tokens.length - 1) ? 0 : -1;
+      word.tabIndex = t === (i === pinned[0] ? pinned[1] : tokens.length - 1) ? 0 : -1;
       word.setAttribute("aria-selected", i === chosen && t === here);
-      word.setAttribute("aria-label", `${visible(token)}: ${verdict(p)}`);
+      word.setAttribute("aria-label", `${visible(token)}: ${prediction(p)}`);
     });
   }
   tell(sentences[chosen], here);
@@ -147,16 +147,16 @@ function tell({ tokens, positive, attention }, here) {
     "If the text ended at ",
     element("strong", {}, visible(tokens[here])),
     `, token ${here + 1} of ${tokens.length}: `,
-    `${verdict(positive[now.layer][here])}, ${layerName(now.layer)}.`,
+    `${prediction(positive[now.layer][here])}, ${layerName(now.layer)}.`,
   );
-  const verdicts = positive.map((row, layer) => {
+  const predictions = positive.map((row, layer) => {
     const p = row[here];
     const line = bar(layer ? `block ${layer - 1}` : "embeddings", p, Math.min(p, 0.5), Math.max(p, 0.5));
     line.classList.add(p >= 0.5 ? "pro" : "con");
     line.classList.toggle("shown", layer === now.layer);
     return line;
   });
-  at("layers").replaceChildren(...verdicts.reverse()); // the last on top, as the trunk is drawn
+  at("layers").replaceChildren(...predictions.reverse()); // the last on top, as the trunk is drawn
   const looks = attention[now.block][here].map((weight, t) => {
     return { weight, name: visible(tokens[t]) + (t === here ? " (itself)" : "") };
   });
@@ -184,13 +184,13 @@ function stop() {
 
 function play() {
   if (clock) return stop();
-  const i = kept[0];
-  const start = kept[1] === length(i) - 1 ? 0 : kept[1]; // from the word one is at, or from the start
-  keep([i, start]);
+  const i = pinned[0];
+  const start = pinned[1] === length(i) - 1 ? 0 : pinned[1]; // from the pinned word, or from the start
+  pin([i, start]);
   at("play").textContent = "Stop";
   clock = setInterval(() => {
-    if (kept[1] === length(i) - 1) return stop();
-    keep([i, kept[1] + 1]);
+    if (pinned[1] === length(i) - 1) return stop();
+    pin([i, pinned[1] + 1]);
   }, 400);
 }
 
@@ -217,7 +217,7 @@ if (sentences.length) {
   showBlock(now.block);
 }
 
-// Where a figure is wider than the window, its right end is what it is about: the last token.
+// Where a figure is wider than the window, show its right end: the last token.
 for (const name of ["where", "patching"]) {
   for (const figure of document.querySelectorAll(`#${name} figure`)) figure.scrollLeft = figure.scrollWidth;
 }

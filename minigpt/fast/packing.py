@@ -1,7 +1,7 @@
 """A trunk for reading only: its matrices laid out, once, as the CPU's kernels want them.
 
 A product of two matrices begins by copying both into a layout that suits the processor. The weights
-of what does not learn are the same in every batch, so that copy can be kept: short batches are then
+of what is not trained are the same in every batch, so that copy can be kept: short batches are then
 as fast as long ones. And oneDNN's kernel adds the bias and applies GELU while a result is still in
 the processor's cache. The numbers are the same, to rounding; model.py knows nothing of all this.
 """

@@ -1,8 +1,8 @@
 """results.json and its figures -> index.html: one page that needs nothing else.
 
-Texts may hold anything, so all of them are escaped; and what the page may do is told to the browser
-in a Content-Security-Policy: nothing from the network, and no script but the one that belongs here,
-which it knows by its hash. Knows nothing of models.
+Texts may contain anything, so all of them are escaped; and a Content-Security-Policy tells the
+browser what the page may do: load nothing from the network, and run no script but its own, which is
+identified by its hash. Knows nothing of models.
 """
 
 import base64
@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from minigpt.explain.style import BLUE, GRID, INK
+from minigpt.explain.figures import BLUE, GRID, INK
 
 SHORT = ("pooling", "controls", "knock-out", "words", "ladder")  # whose headlines are the answer
 LONG = 12  # a table of more rows than this is folded
@@ -46,8 +46,8 @@ def page_of(results: dict, figures: dict[str, str]) -> str:
         room="" if sentences else "hidden",
         contents=contents(experiments, bool(sentences)),
         experiments="".join(
-            section(i, name, found, figures.get(name))
-            for i, (name, found) in enumerate(experiments.items(), 1)
+            section(i, name, result, figures.get(name))
+            for i, (name, result) in enumerate(experiments.items(), 1)
         ),
         about=about_rows(about),
         reading=json_in_html(reading),
@@ -55,7 +55,7 @@ def page_of(results: dict, figures: dict[str, str]) -> str:
 
 
 def possible(text: str) -> str:
-    """Return a text with a mark in place of what HTML or UTF-8 cannot hold."""
+    """Return a text with U+FFFD in place of what HTML or UTF-8 cannot contain."""
     return re.sub(r"[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text)
 
 
@@ -65,12 +65,12 @@ def escaped(text) -> str:
 
 
 def json_in_html(value) -> str:
-    """Return JSON that may stand in a <script>: it has no `<`, so nothing in it can end that."""
+    """Return JSON for a <script>: without `<`, so that nothing in it can end the script."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def short_answer(experiments: dict) -> str:
-    """Return the answer in a few lines, each from an experiment and leading to it."""
+    """Return the answer in a few lines, each from an experiment and with a link to it."""
     lines = [
         f'<li>{escaped(experiments[name]["headline"])}. <a href="#{name}">{name}</a></li>\n'
         for name in SHORT
@@ -82,7 +82,7 @@ def short_answer(experiments: dict) -> str:
 
 
 def contents(experiments: dict, room: bool) -> str:
-    """Return the links at the top."""
+    """Return the links to the experiments."""
     first = '<li><a href="#room">Watch it read</a></li>\n' if room else ""
     return first + "".join(
         f'<li><a href="#{escaped(name)}">{escaped(name.capitalize())}</a></li>\n'
@@ -90,26 +90,26 @@ def contents(experiments: dict, room: bool) -> str:
     )
 
 
-def section(number: int, name: str, found: dict, figure: str | None) -> str:
-    """Return an experiment: its question, what was found, its picture, and the numbers."""
+def section(number: int, name: str, result: dict, figure: str | None) -> str:
+    """Return an experiment: its question, finding, figure and numbers."""
     anchor = escaped(name)
     parts = [
         f'<section id="{anchor}" class="experiment" aria-labelledby="{anchor}-title">',
         f'<p class="number">{number} · {anchor}</p>',
-        f'<h2 id="{anchor}-title">{escaped(found["question"])}</h2>',
+        f'<h2 id="{anchor}-title">{escaped(result["question"])}</h2>',
     ]
-    if "skipped" in found:
-        parts.append(f'<p class="skipped">Not run: {escaped(found["skipped"])}</p>')
+    if "skipped" in result:
+        parts.append(f'<p class="skipped">Not run: {escaped(result["skipped"])}</p>')
     else:
-        parts.append(f'<p class="finding">{escaped(found["finding"])}</p>')
+        parts.append(f'<p class="finding">{escaped(result["finding"])}</p>')
         if figure:
             parts.append(f'<figure tabindex="0">\n{svg_in_html(figure, name)}\n</figure>')
-        parts.append(table(found["table"], name))
+        parts.append(table_in_html(result["table"], name))
     return "\n".join(parts) + "\n</section>\n\n"
 
 
-def table(numbers: dict, name: str) -> str:
-    """Return the numbers of an experiment; they are folded if they are many."""
+def table_in_html(numbers: dict, name: str) -> str:
+    """Return the numbers of an experiment; many of them are folded."""
     head = "".join(f'<th scope="col">{escaped(column)}</th>' for column in numbers["columns"])
     rows = []
     for first, *rest in numbers["rows"]:
@@ -133,7 +133,7 @@ def svg_in_html(svg: str, name: str) -> str:
     """Return an SVG file as a part of a page, in the page's ink.
 
     A page has one name space for ids, and one for style sheets: ids get the experiment's name, and
-    the figure's own style sheet goes (page.css has its one line).
+    the figure's own style sheet is dropped (page.css has its one line).
     """
     svg = possible(svg[svg.index("<svg") :])
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
@@ -142,7 +142,7 @@ def svg_in_html(svg: str, name: str) -> str:
     svg = svg.replace(BLUE.lower(), "var(--blue)")  # too dark for a dark page
     size = re.match(r"<svg[^>]*>", svg)[0]
     sizeless = re.sub(r'\s(width|height|xmlns(:xlink)?|version)="[^"]*"', "", size)
-    label = f"The picture of {name}: its numbers are in the table below"
+    label = f"The figure of {name}: its numbers are in the table below"
     return svg.replace(size, f'<svg role="img" aria-label="{escaped(label)}"{sizeless[4:]}', 1)
 
 

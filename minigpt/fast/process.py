@@ -1,7 +1,9 @@
-"""How this process asks the system for memory."""
+"""How this process uses memory and threads."""
 
 import contextlib
 import ctypes
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt(3)
 
@@ -15,3 +17,17 @@ def reuse_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Compute in one thread: for matrices as small as a head's, several mostly wait for each other.
+
+    Where other processes compute as well, they wait far longer.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,176 @@
+"""The style of all figures, what several of them draw, and how they become files.
+
+Knows nothing of models. matplotlib is imported where it is used: all else works without it.
+"""
+
+import contextlib
+import importlib.util
+import io
+import textwrap
+import warnings
+from pathlib import Path
+
+from minigpt.edge.errors import InputError
+
+INK, GRID = "#24292f", "#d0d7de"  # of text and axes; of lines behind the data: of nothing else
+# Okabe & Ito 2008: a palette for colour-blind readers, too
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SEQUENCE = ("#eef4f9", "#9ecae8", BLUE, "#08306b")  # of a heat map, from the lowest number
+ON_LIGHT, ON_DARK = "#111111", "#ffffff"  # text on a heat map, which no theme of a page changes
+DASHES = (0, (4, 3))
+STYLE = {
+    "font.size": 11,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "minigpt",  # the same figure is the same file
+}
+
+
+def require_matplotlib() -> None:
+    """Raise InputError where matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError(
+            "explain draws figures with matplotlib, which is not installed; install it: "
+            'pip install matplotlib (or "minigpt[explain]")'
+        )
+
+
+@contextlib.contextmanager
+def in_style():
+    """Use the style of all figures; characters that the font lacks are boxes, without a warning."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
+
+
+def canvas(height: float, rows: int = 1, columns: int = 1, **options):
+    """Return a figure 8 inches wide, 800 pixels in a README, and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, height), layout="constrained")
+    FigureCanvasAgg(figure)  # needs no window
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def font(size: float):
+    from matplotlib.font_manager import FontProperties
+
+    return FontProperties(size=size)
+
+
+# --- parts of figures ---
+
+
+def title(figure, result: dict) -> None:
+    """Write the headline of an experiment above its figure."""
+    text = "\n".join(textwrap.wrap(result["headline"], 68))
+    figure.suptitle(text, x=0.01, ha="left", weight="bold", size=13)
+
+
+def percent_axis(axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(steps=(1, 2, 5, 10)))
+    axis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
+
+
+def accuracy_dots(result: dict, rows: list[dict], height: float = 0.5):
+    """Draw a line for each row: its accuracy, and its pairs in order, with their intervals."""
+    figure, axes = canvas(1.4 + height * len(rows))
+    series = [("accuracy", "interval", BLUE, "o", "accuracy")]
+    if any("pairs" in row for row in rows):
+        series.append(("pairs", "pairs_interval", ORANGE, "D", "pairs in order"))
+    for s, (value, interval, colour, mark, label) in enumerate(series):
+        present = [(i, row) for i, row in enumerate(rows) if value in row]
+        y = [i + (s - (len(series) - 1) / 2) * 0.28 for i, _ in present]
+        x = [row[value] for _, row in present]
+        low, high = zip(*(row.get(interval, (row[value],) * 2) for _, row in present), strict=True)
+        axes.hlines(y, low, high, colour, lw=2)
+        axes.plot(x, y, mark, color=colour, ms=7, label=label)
+        for share, height in zip(x, y, strict=True):
+            axes.annotate(
+                f"{100 * share:.1f}", (1.01, height), xycoords=("axes fraction", "data"),
+                color=colour, va="center", fontsize=10, annotation_clip=False,
+            )  # fmt: skip
+    axes.axvline(result["chance"], color=INK, ls=DASHES, lw=1)
+    above = {"ha": "center", "va": "bottom", "fontsize": 9.5, "annotation_clip": False}
+    axes.annotate("chance", (result["chance"], -0.62), **above)
+    axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    percent_axis(axes.xaxis)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, handletextpad=0.2)
+    title(figure, result)
+    return figure
+
+
+def heatmap(axes, values: list, columns: list, low: float, high: float) -> None:
+    """Draw shares by layer, the first one lowest, and column: as colours, and in percent."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("sequence", SEQUENCE)
+    axes.pcolormesh(values, cmap=colours, vmin=low, vmax=high, edgecolors="face", linewidth=0.2)
+    for layer, row in enumerate(values):
+        for i, value in enumerate(row):
+            dark = (value - low) / (high - low) > 0.45
+            axes.text(
+                i + 0.5, layer + 0.5, str(round(100 * value)), ha="center", va="center_baseline",
+                fontsize=8.5, color=ON_DARK if dark else ON_LIGHT,
+            )  # fmt: skip
+    axes.set_xticks([i + 0.5 for i in range(len(columns))], map(str, columns), fontsize=9.5)
+    axes.set_yticks([i + 0.5 for i in range(len(values))], range(len(values)))
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def line(axes, x: list, rows: list[dict], colour: str, mark: str, label: str, interval="interval"):
+    """Draw accuracies over x as a line, with their intervals as a band."""
+    y = [row["accuracy"] for row in rows]
+    low, high = zip(*(row.get(interval, (row["accuracy"],) * 2) for row in rows), strict=True)
+    axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+    axes.plot(x, y, mark + "-", color=colour, ms=6.5, lw=1.8, label=label)
+
+
+def reference_line(axes, y: float, name: str) -> None:
+    axes.axhline(y, color=INK, ls=DASHES, lw=1)
+    right = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 9.5}
+    axes.annotate(name, (0.99, y), **right)
+
+
+# --- files ---
+
+
+def svg(figure) -> str:
+    """Return a figure as an <svg> element: the same text each time."""
+    file = io.StringIO()
+    with in_style():
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save(figure, path: Path) -> None:
+    """Write `path`.png, on white, and `path`.svg, without a background."""
+    path.with_suffix(".svg").write_text(svg(figure), encoding="utf-8")
+    with in_style():
+        meta = {"Software": None}
+        figure.savefig(path.with_suffix(".png"), dpi=160, facecolor="white", metadata=meta)
