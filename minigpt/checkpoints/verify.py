@@ -93,7 +93,7 @@ def check_weights_there(folder: Path, where: str, others: list[str]) -> None:
     if others:
         raise InputError(
             f"{where} has its weights in {others[0]}; save them again as {WEIGHTS} (in "
-            f"transformers: GPT2Model.from_pretrained({where!r}).save_pretrained(FOLDER))"
+            f"transformers, with its class: from_pretrained({where!r}).save_pretrained(FOLDER))"
         )
     raise InputError(f"{where}/{WEIGHTS} is missing; a checkpoint is {', '.join(FILES)}")
 

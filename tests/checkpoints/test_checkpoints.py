@@ -177,6 +177,7 @@ def test_a_cut_file_is_refused(checkpoint, length):
 CONFIGS = [
     ("{", "Expecting property name"),
     ("\xff", "decode"),
+    ('{"a": "\xed\xa0\x80"}', "decode"),  # half a surrogate pair, which json would take
     ("[" * 100_000, "recursion"),
     ("[1]", "[1] is not an object"),
     ("{}", "model_type is missing: 'gpt2'"),
