@@ -146,7 +146,7 @@ def read_learned(folder: Path, model: Classifier, names: set[str]) -> dict[str, 
 def load_transformers(folder: str, device: str) -> Run:
     """Open a GPT2ForSequenceClassification that transformers, or our export, has written."""
     checkpoint = describe(str(Path(folder).resolve()), Path(folder))
-    head = read_head(checkpoint)
+    tokenizer, head = open_tokenizer(checkpoint), read_head(checkpoint)
     if head is None:
         raise InputError(f"{folder} has no `score`; train one: train.py --weights {folder}")
     if len(head.labels) < 2 or head.problem not in (None, "single_label_classification"):
@@ -155,7 +155,6 @@ def load_transformers(folder: str, device: str) -> Run:
     model, _ = build(checkpoint, recipe | {"pool": "last", "dtype": "float32"}, len(head.labels))
     model.score.load_state_dict({"weight": head.score})
     freeze(model, set())
-    tokenizer = open_tokenizer(checkpoint)
     return Run(model.eval().to(device), tokenizer, head.labels, recipe, checkpoint)
 
 
