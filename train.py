@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from minigpt import runs
-from minigpt.checkpoints import find_checkpoint, open_tokenizer, read_head, take_over
+from minigpt.checkpoints import find_checkpoint, open_tokenizer, take_over
 from minigpt.cli.flag_types import device_of
 from minigpt.cli.program import errors_for_people, voices
 from minigpt.cli.train_flags import parse, settle
@@ -41,12 +41,12 @@ def job(typed, clock, group):
     #    `typed` are the flags as typed, `settings` the same with every default filled in
     checkpoint = find_checkpoint(typed.weights)
     dataset = load_dataset(typed.data, typed.seed, Reading.of(typed), note)
-    tokenizer = open_tokenizer(checkpoint)
+    tokenizer = open_tokenizer(checkpoint, typed.append_end, typed.keep)
     settings = settle(typed, checkpoint, len(dataset.train), group.size)
     model, added = runs.build(checkpoint, settings, len(dataset.labels), settings["dropout"])
     model.to(settings["device"])
-    if head := read_head(checkpoint):
-        say(f"{checkpoint.name}: {take_over(head, model, typed, dataset.labels)}")
+    if done := take_over(checkpoint, model, typed, dataset.labels):
+        say(f"{checkpoint.name}: {done}")
 
     # 2. Choose what is trained: tensors of the trunk by name, or those added by LoRA and the like
     policy = typed.freeze_trunk, typed.train_last, typed.train_only

@@ -39,10 +39,22 @@ def open_tensors(path: Path, only=None) -> dict[str, torch.Tensor]:
     They are mapped: a value is read from disk when it is first used, and nothing is copied unless
     the file is in float16 or bfloat16.
     """
-    with safetensors.safe_open(path, framework="pt") as file:
-        stored = parameters_in(file.keys())
-        names = stored if only is None else only
-        return {name: file.get_tensor(stored[name]).float() for name in names}
+    tensors = {}
+    for shard in shards_of(path):
+        with safetensors.safe_open(shard, framework="pt") as file:
+            for name, stored in parameters_in(file.keys()).items():
+                if only is None or name in only:
+                    tensors[name] = file.get_tensor(stored).float()
+    return tensors
+
+
+def shards_of(path: Path) -> list[Path]:
+    """Return a model.safetensors, or the shards that model.safetensors.index.json names instead."""
+    index = path.with_name(f"{path.name}.index.json")
+    if path.exists() or not index.exists():
+        return [path]
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return [path.with_name(shard) for shard in sorted(set(shards))]
 
 
 def load_trunk(folder: Path, dropout: float | None = None) -> GPT2:

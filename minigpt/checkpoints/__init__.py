@@ -12,11 +12,12 @@ as it should be raises InputError, in one line that names file, field or tensor.
 from minigpt.checkpoints.find import OFFICIAL, Checkpoint, describe, find_checkpoint, open_tokenizer
 from minigpt.checkpoints.hub import from_hub
 from minigpt.checkpoints.score import read_head, take_over
-from minigpt.checkpoints.verify import read_vocabulary
+from minigpt.checkpoints.vocabulary import Vocabulary, read_vocabulary
 
 __all__ = [
     "OFFICIAL",
     "Checkpoint",
+    "Vocabulary",
     "describe",
     "find_checkpoint",
     "from_hub",

@@ -1,6 +1,7 @@
 """A name -> a checkpoint: a folder in the official layout that has been verified."""
 
 import dataclasses
+import functools
 import hashlib
 import re
 import sys
@@ -8,18 +9,25 @@ from pathlib import Path
 
 import tiktoken
 
-from minigpt.checkpoints.hub import NoNetwork, from_hub
+from minigpt.checkpoints.encoder import Encoder
+from minigpt.checkpoints.hub import NoNetwork, exists, from_hub
 from minigpt.checkpoints.verify import (
     FILES,
+    INDEX,
+    OTHER_WEIGHTS,
+    SMALL,
+    WEIGHTS,
     check_files,
+    check_small_files,
     check_tensors,
-    check_vocabulary,
+    check_weights_there,
     read_config,
-    read_vocabulary,
+    weight_files,
 )
+from minigpt.checkpoints.vocabulary import check_vocabulary, read_vocabulary
 from minigpt.config import GPT2Config
 from minigpt.edge.errors import InputError
-from minigpt.tokenizer import make_encoding
+from minigpt.tokenizer import END_OF_TEXT, make_encoding
 
 BUNDLED = Path(__file__).parent.parent.parent / "weights"  # has tiny, and room for gpt2
 
@@ -50,8 +58,22 @@ class Checkpoint:
 
     name: str  # what --weights can be given again
     folder: Path
-    sha256: str  # of model.safetensors
     config: GPT2Config
+    identity: str | None = None  # the sha256, if it is known
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The hash of model.safetensors, or of its index and then all shards.
+
+        Computed when it is first asked for: it takes as long as reading all of the file.
+        """
+        if self.identity is not None:
+            return self.identity
+        digest = hashlib.sha256()
+        for path in weight_files(self.folder):
+            with open(path, "rb") as file:
+                hashlib.file_digest(file, lambda: digest)  # adds to it
+        return digest.hexdigest()
 
 
 def find_checkpoint(name: str | None) -> Checkpoint:
@@ -78,12 +100,30 @@ def find_checkpoint(name: str | None) -> Checkpoint:
     if name == "tiny":
         return describe(name, BUNDLED / name)
     if Path(name).is_dir():
-        return describe(str(Path(name).resolve()), Path(name))
+        return describe(str(Path(name).resolve()), Path(name).absolute())
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
-        return describe(name, from_hub(name, FILES))
+        return describe(name, download(name))
     raise InputError(
         f"--weights {name}: no such folder; say {', '.join(OFFICIAL)}, tiny, a folder, or ORG/REPO"
     )
+
+
+def download(repository: str) -> Path:
+    """Return the folder of a repository's files, those that a folder would need. Raises InputError.
+
+    What is no checkpoint is refused before its weights are downloaded, in a folder's words.
+    """
+    folder = from_hub(repository, optional=SMALL)
+    check_small_files(folder, repository)
+    commit = folder.name
+    from_hub(repository, (FILES[0],), commit, optional=(WEIGHTS,))
+    if not (folder / WEIGHTS).is_file():
+        from_hub(repository, (FILES[0],), commit, optional=(INDEX,))
+        if not (folder / INDEX).is_file():
+            others = [name for name in OTHER_WEIGHTS if exists(repository, name)]
+            check_weights_there(folder, repository, others)
+        from_hub(repository, tuple(path.name for path in weight_files(folder)), commit)
+    return folder
 
 
 def describe(name: str, folder: Path, official: str | None = None) -> Checkpoint:
@@ -93,20 +133,44 @@ def describe(name: str, folder: Path, official: str | None = None) -> Checkpoint
     its tensors, nothing is read but for this hash.
     """
     check_files(folder)
-    config, path = read_config(folder / "config.json"), folder / "model.safetensors"
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if official not in (None, sha256):
+    checkpoint = Checkpoint(name, folder, read_config(folder / "config.json"))
+    if official is not None and official != checkpoint.sha256:
         raise InputError(
-            f"{path} is not the official file: its sha256 is {sha256}, not {official}; "
-            "delete it and download it again"
+            f"{folder / WEIGHTS} is not the official file: its sha256 is {checkpoint.sha256}, not "
+            f"{official}; delete it and download it again"
         )
-    check_tensors(path, config)
-    return Checkpoint(name, folder, sha256, config)
+    check_tensors(folder, checkpoint.config)
+    return checkpoint
 
 
-def open_tokenizer(checkpoint: Checkpoint) -> tiktoken.Encoding:
-    """Build a checkpoint's tokenizer from its own files, verified. Raises InputError."""
-    vocab, merges, files = read_vocabulary(checkpoint.folder)
-    check_vocabulary(vocab, merges, files, checkpoint.config.vocab_size)
-    return make_encoding(vocab)
+def open_tokenizer(
+    checkpoint: Checkpoint, append_end: bool = True, keep: str = "start"
+) -> tiktoken.Encoding | Encoder:
+    """Build a checkpoint's tokenizer from its own files, verified. Raises InputError.
+
+    Where these end each text with <|endoftext|>, whoever encodes has to; without `append_end`,
+    which says so, such a tokenizer is refused. So is one that begins each text with a token, where
+    the end of a long text is to be kept.
+    """
+    vocabulary = read_vocabulary(checkpoint.folder)
+    check_vocabulary(vocabulary, checkpoint.config.vocab_size)
+    settings, encoding = vocabulary.settings, make_encoding(vocabulary.merged)
+    if settings.append_end and not append_end:
+        raise InputError(
+            f"{vocabulary.files[0]} ends every text with {END_OF_TEXT}; say --append-end to do so"
+        )
+    if settings.before and keep == "end":
+        raise InputError(
+            f"{vocabulary.files[0]} begins every text with a token, which is lost where the end of "
+            "a long text is kept; leave out --keep end"
+        )
+    added = [
+        t
+        for t in settings.added.values()
+        if t.content != END_OF_TEXT and not (t.special and settings.split_special)
+    ]
+    tables = [{t.content: t.id for t in added if t.normalized is late} for late in (False, True)]
+    if not (added or settings.prefix_space or settings.before):
+        return encoding
+    tables = tuple(table for table in tables if table)
+    return Encoder(encoding, tables, settings.prefix_space, settings.before)

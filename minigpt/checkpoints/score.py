@@ -7,15 +7,30 @@ import safetensors
 import torch
 
 from minigpt.checkpoints.find import Checkpoint
+from minigpt.checkpoints.settings import CONFIG
+from minigpt.checkpoints.verify import WEIGHTS
+from minigpt.checkpoints.vocabulary import read_vocabulary
 from minigpt.classifier import Classifier
 from minigpt.edge.errors import InputError, first_few
-from minigpt.edge.fields import check, flag, optional, read_json, table, text, whole
+from minigpt.edge.fields import (
+    Kind,
+    check,
+    flag,
+    one_of,
+    optional,
+    read_json,
+    table,
+    text,
+    whole,
+)
+from minigpt.tokenizer import END_OF_TEXT
+from minigpt.weights import shards_of
 
 # K classes, C channels
 
 FIELDS = {  # of config.json
     "id2label": optional(table),
-    "id2label.*": text,
+    "id2label.*": Kind("a text or a whole number", lambda value: type(value) in (str, int)),
     "problem_type": optional(text),
     "minigpt": optional(table),  # what `export` writes for `predict`
     "minigpt.append_end": optional(flag),
@@ -32,61 +47,81 @@ class Head:
     problem: str | None  # "problem_type" of config.json
     append_end: bool
     max_length: int
+    keep: str = "start"  # of a longer text: transformers cuts the other side
 
 
 def read_head(checkpoint: Checkpoint) -> Head | None:
     """Return the head that a checkpoint brings, if any. Raises InputError for a damaged one."""
     path = checkpoint.folder / "config.json"
-    score = read_score(checkpoint.folder / "model.safetensors", checkpoint.config.n_embd)
+    score = read_score(checkpoint.folder / WEIGHTS, checkpoint.config.n_embd)
     if score is None:
         return None
     fields = check(path, read_json(path), FIELDS)
     names = fields.get("id2label") or {str(i): f"LABEL_{i}" for i in range(len(score))}
-    labels = tuple(names.get(str(i)) for i in range(len(score)))
-    if len(names) != len(score) or None in labels or len({*labels}) < len(labels):
+    labels = tuple(str(names.get(str(i), "")) for i in range(len(score)))
+    if len(names) != len(score) or not all(labels) or len({*labels}) < len(labels):
         raise InputError(
             f"{path}: id2label does not name {len(score)} different classes, one for each row of "
             "score.weight"
         )
     own, context = fields.get("minigpt") or {}, checkpoint.config.n_positions
-    append_end = bool(own.get("append_end"))
-    max_length = own.get("max_length") or min(longest_text(checkpoint.folder) or context, context)
+    append_end = own.get("append_end")
+    if append_end is None:  # where <|endoftext|> is padding, it is not there that the head reads
+        vocabulary = read_vocabulary(checkpoint.folder)
+        end = vocabulary.ids.get(END_OF_TEXT)
+        append_end = vocabulary.settings.append_end and fields.get("pad_token_id") != end
+    longest, keep = limits_of(checkpoint.folder)
+    max_length = own.get("max_length") or min(longest or context, context)
     if not 1 + append_end <= max_length <= context:
         raise InputError(f"{path}: max_length is {max_length}, not from 1 to {context} tokens")
-    return Head(score, labels, fields.get("problem_type"), append_end, max_length)
+    return Head(score, labels, fields.get("problem_type"), append_end, max_length, keep)
 
 
 def read_score(path: Path, width: int) -> torch.Tensor | None:  # -> (K, C)
     """Return `score.weight` of a model.safetensors, if it has one. Raises InputError."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            if "score.weight" not in [*file.keys()]:
-                return None
-            shape = file.get_slice("score.weight").get_shape()
-            if len(shape) != 2 or shape[1] != width:
-                raise InputError(f"{path}: score.weight has shape {shape}, not (classes, {width})")
-            score = file.get_tensor("score.weight").float()
+        for shard in shards_of(path):
+            with safetensors.safe_open(shard, framework="pt") as file:
+                if "score.weight" in [*file.keys()]:
+                    score = file.get_tensor("score.weight").float()
+                    break
+        else:
+            return None
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
+    if score.dim() != 2 or score.shape[1] != width:
+        shape = list(score.shape)
+        raise InputError(f"{path}: score.weight has shape {shape}, not (classes, {width})")
     if not score.isfinite().all():
         raise InputError(f"{path}: score.weight has values that are not finite (NaN or inf)")
     return score
 
 
-def longest_text(folder: Path) -> int | None:
-    """Return the most tokens of a text that tokenizer_config.json says, if it does."""
-    path = folder / "tokenizer_config.json"
+def limits_of(folder: Path) -> tuple[int | None, str]:
+    """Return the most tokens of a text, if tokenizer_config.json says so, and which end is kept."""
+    path = folder / CONFIG
     if not path.exists():
-        return None
-    field = {"model_max_length": optional(whole())}  # 10**30 where it was not said
-    return check(path, read_json(path), field).get("model_max_length")
+        return None, "start"
+    fields = {
+        "model_max_length": optional(whole()),  # 10**30 where it was not said
+        "truncation_side": optional(one_of("right", "left")),
+    }
+    said = check(path, read_json(path), fields)
+    return said.get("model_max_length"), "end" if said.get("truncation_side") == "left" else "start"
 
 
-def take_over(head: Head, model: Classifier, args, labels: tuple[str, ...]) -> str:
+def take_over(checkpoint: Checkpoint, model: Classifier, args, labels: tuple[str, ...]) -> str:
     """Start from the head that a checkpoint brought, if it fits; return what is done, in words.
 
     `args` are the flags of train.py, and `labels` those of the data, in the order of their classes.
+    Nothing is said where there is none; a damaged one is not needed.
     """
+    try:
+        head = read_head(checkpoint)
+    except InputError as error:
+        return f"its head cannot be used ({error}): a new one is put on"
+    if head is None:
+        return ""
     if {*head.labels} != {*labels}:
         return f"its head is for {first_few(head.labels)}: a new one is put on"
     if (args.pool, args.append_end) != ("last", head.append_end):

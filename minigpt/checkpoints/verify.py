@@ -1,35 +1,38 @@
 """What the files of a checkpoint must hold: the core opens them without looking.
 
-config.json against a table of fields; the names, types and shapes of model.safetensors against the
-config, from its header alone; vocabulary and merges against each other.
+config.json against a table of fields; the names, types and shapes of model.safetensors, or of its
+shards, against the config, from their headers alone.
 """
 
 import dataclasses
+import re
 from pathlib import Path
 
 import safetensors
 import torch
 
+from minigpt.checkpoints.settings import ADDED, CONFIG, NAMED, ONE_FILE
 from minigpt.config import GPT2Config
 from minigpt.edge.errors import InputError, first_few
 from minigpt.edge.fields import (
     Kind,
-    array,
     check,
     number,
     one_of,
     optional,
     read_json,
-    table,
     whole,
 )
 from minigpt.edge.files import part_of
 from minigpt.model import GPT2
-from minigpt.tokenizer import END_OF_TEXT, LONGEST, byte_of_character
 from minigpt.weights import parameters_in
 
-FILES = ("config.json", "vocab.json", "merges.txt", "model.safetensors")
-ONE_FILE = "tokenizer.json"  # instead of vocab.json and merges.txt, from newer transformers
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # in its place, with the names of several shards
+FILES = ("config.json", "vocab.json", "merges.txt", WEIGHTS)
+PEFT = "adapter_config.json"
+SMALL = (PEFT, "config.json", "vocab.json", "merges.txt", ONE_FILE, CONFIG, NAMED, ADDED)
+OTHER_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5")
 FLOATS = ("F32", "F16", "BF16")
 
 # Fields that change what is computed: the one value that is GPT-2's. Others are ignored.
@@ -49,33 +52,70 @@ FIELDS = {
     **dict.fromkeys(("layer_norm_epsilon", "embd_pdrop", "attn_pdrop", "resid_pdrop"), rate),
 }
 DEFAULTS = {"activation_function": "gelu_new"} | VARIANTS | dataclasses.asdict(GPT2Config())
-ONE_FILE_FIELDS = {
-    "normalizer": Kind("null", lambda value: not value),
-    "pre_tokenizer.type": one_of("ByteLevel"),
-    "pre_tokenizer.add_prefix_space": one_of(False),
-    "model.vocab": table,
-    "model.merges": array,
+SHARDS = {
+    "weight_map": Kind("an object with tensors in it", lambda value: type(value) is dict and value),
+    "weight_map.*": Kind(
+        "the name of a .safetensors file beside it",
+        lambda name: type(name) is str and re.fullmatch(r"[\w-][\w.-]{0,200}\.safetensors", name),
+    ),
 }
+
+# What other classes put on a trunk, by the first part of the names of its tensors
+HEADS = {
+    "classifier": "GPT2ForTokenClassification, which labels single tokens",
+    "multiple_choice_head": "GPT2DoubleHeadsModel, which chooses among endings",
+    "qa_outputs": "GPT2ForQuestionAnswering, which looks for answers in a text",
+    "v_head": "AutoModelForCausalLMWithValueHead of trl, which estimates rewards",
+}
+
+
+def check_small_files(folder: Path, where: str) -> None:
+    """Raise InputError unless a checkpoint's files but its weights are there, as plain files.
+
+    `where` is what errors call the folder: its path, or the repository that it is of.
+    """
+    for name in (*SMALL, WEIGHTS, INDEX):
+        part_of(folder, name)
+    if (folder / PEFT).is_file():
+        raise InputError(
+            f"{where} is of the peft library; merge it there (merge_and_unload) and save it whole"
+        )
+    instead = FILES[1:3] if (folder / ONE_FILE).is_file() else ()
+    for name in FILES[:3]:
+        if not (folder / name).is_file() and name not in instead:
+            raise InputError(f"{where}/{name} is missing; a checkpoint is {', '.join(FILES)}")
+
+
+def check_weights_there(folder: Path, where: str, others: list[str]) -> None:
+    """Raise InputError unless there are weights to read; `others` are those that are not read."""
+    if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
+        return
+    if others:
+        raise InputError(
+            f"{where} has its weights in {others[0]}; save them again as {WEIGHTS} (in "
+            f"transformers, with its class: from_pretrained({where!r}).save_pretrained(FOLDER))"
+        )
+    raise InputError(f"{where}/{WEIGHTS} is missing; a checkpoint is {', '.join(FILES)}")
 
 
 def check_files(folder: Path) -> None:
     """Raise InputError unless the files of a checkpoint are there, and are plain files."""
-    if (folder / "adapter_config.json").is_file():
-        raise InputError(
-            f"{folder} is of the peft library; merge it there (merge_and_unload) and save it whole"
-        )
-    for name in (*FILES, ONE_FILE, "tokenizer_config.json"):
-        part_of(folder, name)
-    for name in ("model.safetensors.index.json", "pytorch_model.bin"):
-        if (folder / name).is_file() and not (folder / "model.safetensors").is_file():
-            raise InputError(
-                f"{folder} has its weights in {name}; save them again as one model.safetensors "
-                '(in transformers: save_pretrained(folder, max_shard_size="100GB"))'
-            )
-    instead = FILES[1:3] if (folder / ONE_FILE).is_file() else ()
-    for name in FILES:
-        if not (folder / name).is_file() and name not in instead:
-            raise InputError(f"{folder / name} is missing; a checkpoint is {', '.join(FILES)}")
+    check_small_files(folder, str(folder))
+    others = [name for name in OTHER_WEIGHTS if (folder / name).is_file()]
+    check_weights_there(folder, str(folder), others)
+    for path in weight_files(folder):
+        part_of(folder, path.name)
+        if not path.is_file():
+            raise InputError(f"{path} is missing, which {INDEX} names")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return model.safetensors, or its index and all shards that are named. Raises InputError."""
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    shards = check(index, read_json(index), SHARDS)["weight_map"].values()
+    return [index, *(folder / name for name in sorted({*shards}))]
 
 
 def read_config(path: Path) -> GPT2Config:
@@ -89,22 +129,16 @@ def read_config(path: Path) -> GPT2Config:
     return config
 
 
-def check_tensors(path: Path, config: GPT2Config) -> None:
-    """Raise InputError unless a model.safetensors has the tensors of such a GPT-2, and no others.
+def check_tensors(folder: Path, config: GPT2Config) -> None:
+    """Raise InputError unless the weights in a folder are those of such a GPT-2, and no others.
 
     Names may have the prefix `transformer.`; masks, `lm_head` and `score` may be there, too.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            stored = list(file.keys())
-            slices = {name: file.get_slice(name) for name in stored}
-            header = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
+    files = weight_files(folder)
+    path, stored = files[0], headers_of(files)
     if config.n_layer > len(stored):  # a number in a file must not take hours
         raise InputError(f"{path} lacks most of the blocks that config.json asks for")
-    if len({name.removeprefix("transformer.") for name in stored}) < len(stored):
-        raise InputError(f"{path} has some tensors twice, with and without `transformer.`")
+    check_names(path, stored)
     with torch.device("meta"):
         wanted = {name: tuple(p.shape) for name, p in GPT2(config).named_parameters()}
     names = parameters_in(stored)
@@ -113,7 +147,7 @@ def check_tensors(path: Path, config: GPT2Config) -> None:
     if extra := sorted(names.keys() - wanted.keys()):
         raise InputError(f"{path} has {first_few(extra)}, which config.json does not ask for")
     for name, shape in wanted.items():
-        dtype, stored_shape = header[names[name]]
+        path, dtype, stored_shape = stored[names[name]]
         if dtype not in FLOATS:
             raise InputError(f"{path}: {name} is {dtype}, not one of {first_few(FLOATS)}")
         if stored_shape != shape:
@@ -122,61 +156,46 @@ def check_tensors(path: Path, config: GPT2Config) -> None:
             )
 
 
-def read_vocabulary(folder: Path) -> tuple[dict[str, int], list[list[str]], list[Path]]:
-    """Return {token: id}, the pairs to merge, in order, and the files that these are in.
+def headers_of(files: list[Path]) -> dict[str, tuple[Path, str, tuple]]:
+    """Return {name: (file, type, shape)} of all tensors in the files of the weights.
 
-    Those are vocab.json and merges.txt, or tokenizer.json alone. Raises InputError.
+    Raises InputError if one cannot be read, or if an index and its shards disagree.
     """
-    files = [folder / "vocab.json", folder / "merges.txt"]
-    if not files[0].exists() and (folder / ONE_FILE).exists():
-        files = [folder / ONE_FILE]
-    for file in files:
-        if not file.exists():
-            raise InputError(f"{file} is missing; a checkpoint brings its own")
-    if len(files) == 1:
-        mend = "GPT-2 encodes texts as they are; put its vocab.json and merges.txt there"
-        model = check(files[0], read_json(files[0]), ONE_FILE_FIELDS, mend)["model"]
-        vocab, merges = model["vocab"], model["merges"]
-        merges = [pair.split(" ") if type(pair) is str else pair for pair in merges]
-    else:
-        vocab = read_json(files[0])
+    first, stored = files[0], {}
+    for path in files[1:] or files:
         try:
-            lines = files[1].read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{files[1]}: not UTF-8 ({error})") from None
-        merges = [line.split(" ") for line in lines[lines[0].startswith("#version") :] if line]
-    if type(vocab) is not dict or not all(type(i) is int for i in vocab.values()):
-        raise InputError(f"{files[0]} is not a table of tokens and their ids, whole numbers")
-    if not all(type(pair) is list and all(type(p) is str for p in pair) for pair in merges):
-        raise InputError(f"{files[-1]} has merges that are not pairs of tokens")
-    return vocab, merges, files
+            with safetensors.safe_open(path, framework="pt") as file:
+                for name in [*file.keys()]:
+                    if name in stored:
+                        raise InputError(f"{path} has {name}, as another shard has")
+                    one = file.get_slice(name)
+                    stored[name] = path, one.get_dtype(), tuple(one.get_shape())
+        except (safetensors.SafetensorError, OSError) as error:
+            raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
+    if len(files) > 1:
+        place = {name: path.name for name, (path, *_) in stored.items()}
+        if wrong := sorted(dict(read_json(first)["weight_map"].items() ^ place.items())):
+            raise InputError(f"{first} does not agree with its shards about {first_few(wrong)}")
+    return stored
 
 
-def check_vocabulary(vocab: dict, merges: list, files: list[Path], vocab_size: int) -> None:
-    """Raise InputError unless this is a GPT-2 vocabulary, for a model with `vocab_size` tokens."""
-    vocab_file, merges_file = files[0], files[-1]
-    if END_OF_TEXT not in vocab:
-        raise InputError(f"{vocab_file} has no {END_OF_TEXT}: not a GPT-2 vocabulary")
-    if not 0 <= vocab_size - len(vocab) < 128:  # some models round the number of rows up
+def check_names(path: Path, stored) -> None:
+    """Raise InputError for a model inside of a wrapper, or with another head; say what to do."""
+    inner = {n: n.removesuffix("wte.weight") for n in stored if n.endswith("wte.weight")}
+    prefixes = [p.removesuffix("transformer.") for p in inner.values()]
+    prefixes += ["_orig_mod."] * any("_orig_mod." in name for name in stored)
+    if prefix := max(prefixes, key=len, default=""):
         raise InputError(
-            f"{vocab_file} has {len(vocab)} tokens, the model {vocab_size}: they do not belong "
-            "together; put the model's own there"
+            f"{path} has names with {prefix!r}, as a wrapper (DataParallel, torch.compile, a class "
+            f"around the model) saves them; save the model inside, or rename: {{n.replace("
+            f"{prefix!r}, ''): t for n, t in safetensors.torch.load_file(file).items()}}"
         )
-    byte_of = byte_of_character()
-    tokens = vocab.keys() - {END_OF_TEXT}
-    if strange := {*"".join(tokens)} - byte_of.keys():
-        raise InputError(f"{vocab_file}: character {min(strange)!r} stands for no byte")
-    if max(map(len, tokens), default=0) > LONGEST:  # a character is a byte
-        raise InputError(f"{vocab_file} has a token of more than {LONGEST} bytes")
-
-    # Merges are done in the order of ids (`make_encoding`), so that ids have to rise from line to
-    # line of merges.txt, as they do in GPT-2's own files
-    ids = [vocab.get("".join(pair), -1) for pair in merges]
-    bytes_ = [vocab.get(character, -1) for character in byte_of]
-    rising = [max(bytes_), *ids]
-    if min(bytes_) < 0 or any(a >= b for a, b in zip(rising, ids, strict=False)):
-        raise InputError(f"{merges_file} and {vocab_file} do not belong together")
-    if len(tokens) != len(bytes_) + len(ids) or sorted(vocab.values()) != [*range(len(vocab))]:
-        raise InputError(
-            f"{vocab_file} has tokens that {merges_file} does not make, or gaps between its ids"
-        )
+    for name in sorted(stored):
+        if what := HEADS.get(name.split(".")[0]):
+            raise InputError(
+                f"{path} has {name}, the head of a {what}; neither predict nor train.py reads it. "
+                "Save its trunk alone, in transformers: "
+                f"GPT2Model.from_pretrained({str(path.parent)!r}).save_pretrained(FOLDER)"
+            )
+    if len({name.removeprefix("transformer.") for name in stored}) < len(stored):
+        raise InputError(f"{path} has some tensors twice, with and without `transformer.`")

@@ -84,9 +84,9 @@ def optional(kind: Kind) -> Kind:
 
 
 def read_json(path: Path):
-    """Return what a file of JSON says. Raises InputError if it says nothing, OSError."""
+    """Return what a file of JSON says, in UTF-8. Raises InputError if it says nothing, OSError."""
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
 

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from minigpt.export.tokenizer_files import tokenizer_files
+from minigpt.export.tokenizer_files import pad_id, tokenizer_files
 from minigpt.peft import merge
 from minigpt.runs import Run
 
@@ -31,7 +31,7 @@ def files_of(run: Run) -> dict:
     tensors = dict(run.model.named_parameters())
     pad = run.tokenizer.eot_token
     if run.append_end:
-        pad = run.tokenizer.n_vocab  # the next number; some models have a row to spare for it
+        pad = pad_id(run)  # some models have a row to spare for it
         wte = tensors["transformer.wte.weight"]  # (V, C)
         if pad == len(wte):
             tensors["transformer.wte.weight"] = torch.cat((wte, torch.zeros_like(wte[:1])))

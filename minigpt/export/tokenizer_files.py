@@ -2,22 +2,29 @@
 
 import json
 
-from minigpt.checkpoints import read_vocabulary
+from minigpt.checkpoints import Vocabulary, read_vocabulary
 from minigpt.runs import Run
 from minigpt.tokenizer import END_OF_TEXT
 
 PAD = "<|pad|>"
 
 
+def pad_id(run: Run) -> int:
+    """Return the id of a pad token that no text has: the next one, unless it is there already."""
+    ids = read_vocabulary(run.checkpoint.folder).ids
+    return ids.get(PAD, len(ids))
+
+
 def tokenizer_files(run: Run, pad: int) -> dict[str, str]:
     """Return {name: text}; with --append-end, <|endoftext|> follows each text.
 
-    `pad` is the number of the pad token: that of <|endoftext|>, or of one more.
+    `pad` is the number of the pad token: that of <|endoftext|>, or of one more. What is special is
+    plain text inside of a text, as it is here.
     """
     end = run.tokenizer.eot_token
     specials = {END_OF_TEXT: end} | ({PAD: pad} if pad != end else {})
-    vocab, merges, _ = read_vocabulary(run.checkpoint.folder)
-    tokenizer = tokenizer_json(vocab, merges, specials, run.append_end)
+    vocabulary = read_vocabulary(run.checkpoint.folder)
+    tokenizer = tokenizer_json(vocabulary, specials, run.append_end)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": run.max_length,
@@ -26,6 +33,7 @@ def tokenizer_files(run: Run, pad: int) -> dict[str, str]:
         "eos_token": END_OF_TEXT,
         "pad_token": PAD if pad != end else END_OF_TEXT,
         "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,
     }
     return {
         "tokenizer.json": json.dumps(tokenizer, ensure_ascii=False) + "\n",
@@ -33,19 +41,16 @@ def tokenizer_files(run: Run, pad: int) -> dict[str, str]:
     }
 
 
-def tokenizer_json(vocab: dict, merges: list, specials: dict[str, int], append_end: bool) -> dict:
+def tokenizer_json(vocabulary: Vocabulary, specials: dict[str, int], append_end: bool) -> dict:
     """Return the fields of tokenizer.json."""
-    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": i, "content": token, "special": True} | plain for token, i in specials.items()
-        ],
+        "added_tokens": added_tokens(vocabulary, specials),
         "normalizer": None,
-        "pre_tokenizer": byte_level(add_prefix_space=False),
-        "post_processor": template(specials[END_OF_TEXT], append_end),
+        "pre_tokenizer": byte_level(vocabulary.settings.prefix_space),
+        "post_processor": template(vocabulary, append_end),
         "decoder": byte_level(add_prefix_space=True),
         "model": {
             "type": "BPE",
@@ -56,8 +61,8 @@ def tokenizer_json(vocab: dict, merges: list, specials: dict[str, int], append_e
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": vocab,
-            "merges": merges,
+            "vocab": vocabulary.vocab,
+            "merges": vocabulary.merges,
         },
     }
 
@@ -68,14 +73,38 @@ def byte_level(add_prefix_space: bool) -> dict:
     return {"type": "ByteLevel"} | options
 
 
-def template(end: int, append_end: bool) -> dict:
+def added_tokens(vocabulary: Vocabulary, specials: dict[str, int]) -> list[dict]:
+    """Return the tokens that are cut out of a text, and those that are special, by their ids.
+
+    The former are not marked as special, whatever they were, since they count in texts.
+    """
+    settings = vocabulary.settings
+    tokens = {token: (i, True, False) for token, i in specials.items()}
+    for token in settings.added.values():
+        unread = token.special and settings.split_special
+        tokens.setdefault(token.content, (token.id, unread, token.normalized))
+    never = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    return [
+        {"id": i, "content": token, "special": special, "normalized": normalized} | never
+        for token, (i, special, normalized) in sorted(tokens.items(), key=lambda item: item[1])
+    ]
+
+
+def template(vocabulary: Vocabulary, append_end: bool) -> dict:
     """Return what is made of a text, or of a pair of texts, once it is encoded."""
+    names = {i: token for token, i in vocabulary.ids.items()}
     text, second = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
-    after = [{"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}] if append_end else []
-    ids = {END_OF_TEXT: {"id": END_OF_TEXT, "ids": [end], "tokens": [END_OF_TEXT]}}
+    before = [names[i] for i in vocabulary.settings.before]
+    after = [END_OF_TEXT] if append_end else []
+    first, last = (
+        [{"SpecialToken": {"id": name, "type_id": 0}} for name in side] for side in (before, after)
+    )
     return {
         "type": "TemplateProcessing",
-        "single": [text, *after],
-        "pair": [text, second, *after],
-        "special_tokens": ids if after else {},
+        "single": [*first, text, *last],
+        "pair": [*first, text, second, *last],
+        "special_tokens": {
+            name: {"id": name, "ids": [vocabulary.ids[name]], "tokens": [name]}
+            for name in (*before, *after)
+        },
     }

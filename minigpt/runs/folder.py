@@ -152,19 +152,15 @@ def load_transformers(folder: str, device: str) -> Run:
     """Open a GPT2ForSequenceClassification that transformers, or our export, has written."""
     checkpoint = describe(str(Path(folder).resolve()), Path(folder))
     head = read_head(checkpoint)
+    tokenizer = open_tokenizer(checkpoint, keep=head.keep if head else "start")
     if head is None:
         raise InputError(f"{folder} has no `score`; train one: train.py --weights {folder}")
     if len(head.labels) < 2 or head.problem not in (None, "single_label_classification"):
         raise InputError(f"{folder} does not choose among classes: {head.problem or 'one score'}")
-    recipe = {"append_end": head.append_end, "max_length": head.max_length}
-    path = files.part_of(Path(folder), "tokenizer_config.json")
-    about = fields.read_json(path) if path.is_file() else {}
-    about = fields.check(path, about, {"truncation_side": fields.optional(fields.text)})
-    recipe["keep"] = "end" if about.get("truncation_side") == "left" else "start"
+    recipe = {name: getattr(head, name) for name in ("append_end", "max_length", "keep")}
     model, _ = build(checkpoint, recipe | {"pool": "last", "dtype": "float32"}, len(head.labels))
     model.score.load_state_dict({"weight": head.score})
     freeze(model, set())
-    tokenizer = open_tokenizer(checkpoint)
     return Run(model.eval().to(device), tokenizer, head.labels, recipe, checkpoint)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from conftest import random_trunk, write_vocabulary
+from safetensors.torch import load_file, save_file
 
 import train
 from minigpt.checkpoints import describe, open_tokenizer, read_head
@@ -33,6 +34,7 @@ from minigpt.datasets import load_dataset, read_examples, records
 from minigpt.edge.errors import InputError, one_line
 from minigpt.fast import store as cache
 from minigpt.runs.folder import load_run
+from minigpt.tokenizer import END_OF_TEXT
 from minigpt.weights import load_trunk, save_trunk
 
 SECONDS, BYTES = 10, 2**30  # what one file may take, at most
@@ -190,7 +192,7 @@ def another_thing(path: Path, r: random.Random) -> None:
 
 def open_checkpoint(folder: Path) -> None:
     found = describe(str(folder), folder)
-    open_tokenizer(found)
+    open_tokenizer(found).encode_ordinary_batch(["", "a <url> b", "[PAD]"], num_threads=1)
     load_trunk(found.folder)
     read_head(found)
 
@@ -252,12 +254,49 @@ def write_forms(folder: Path, rows: list[tuple[str, str]]) -> None:
         (folder / name).write_text(content, encoding=encoding)
 
 
+def more_checkpoints(checkpoint: Path, home: Path) -> None:
+    """Make two more of one: with all the settings that a tokenizer can have, and in two shards."""
+    folder = shutil.copytree(checkpoint, home / "tokenizer")
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")[1:-1]
+    size, end, never = len(vocab), END_OF_TEXT, {"lstrip": False, "rstrip": False}
+    added = [{"id": vocab[end], "content": end, "special": True, "normalized": False} | never]
+    added += [{"id": size, "content": "<url>", "special": False, "normalized": True} | never]
+    template = [{"SpecialToken": {"id": end, "type_id": 0}}, {"Sequence": {"id": "A"}}]
+    known = {end: {"id": end, "ids": [vocab[end]], "tokens": [end]}}
+    step = {"type": "TemplateProcessing", "single": template, "special_tokens": known}
+    words = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}
+    parts = {"normalizer": None, "pre_tokenizer": words, "post_processor": step}
+    model = {"type": "BPE", "dropout": None, "vocab": vocab, "merges": merges}
+    listed = {str(t["id"]): t for t in added}
+    save_trunk(random_trunk(vocab_size=size + 3), folder)
+    for name, fields in {
+        "tokenizer.json": {"added_tokens": added} | parts | {"model": model},
+        "tokenizer_config.json": {"add_prefix_space": True, "added_tokens_decoder": listed}
+        | {"model_max_length": 60, "pad_token": "[PAD]", "add_bos_token": True},
+        "special_tokens_map.json": {"pad_token": {"content": "[PAD]"} | never},
+        "added_tokens.json": {"<url>": size},
+    }.items():
+        (folder / name).write_text(json.dumps(fields), encoding="utf-8")
+
+    folder = shutil.copytree(checkpoint, home / "shards")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, places = sorted(tensors), {}
+    for i, part in enumerate((names[::2], names[1::2]), 1):
+        shard = f"model-0000{i}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / shard)
+        places |= dict.fromkeys(part, shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
 def prepare(home: Path) -> dict:
     """Make good files of each kind; return {kind: (folder, what opens it, share of the cases)}."""
     os.environ |= {"MINIGPT_CACHE": str(home / "cache"), "HF_HUB_OFFLINE": "1"}
     checkpoint = home / "checkpoint"
     save_trunk(random_trunk(), checkpoint)
     write_vocabulary(checkpoint)
+    more_checkpoints(checkpoint, home)
     rows = [f"{['good', 'bad'][i % 2]} {i}\t{i % 2}" for i in range(30)]
     for name, lines in {
         "tsv": rows,
@@ -275,21 +314,23 @@ def prepare(home: Path) -> dict:
     flags = [f"--weights={checkpoint}", f"--data={home / 'tsv'}", "--quiet", "--epochs=1"]
     sys.argv = ["train.py", *flags, "--lora=2", f"--out={home / 'run'}"]
     train.main()
-    real = train.save_run
+    real = train.runs.save_run
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    train.save_run = stop  # all done but for the last files: what is quickest to resume
+    train.runs.save_run = stop  # all done but for the last files: what is quickest to resume
     sys.argv = ["train.py", *flags, "--train-last=1", f"--out={home / 'state'}"]
     try:
         train.main()
     except KeyboardInterrupt:
         pass
     finally:
-        train.save_run = real
+        train.runs.save_run = real
     return {
         "checkpoint": (checkpoint, open_checkpoint, 10),
+        "tokenizer": (home / "tokenizer", open_checkpoint, 6),
+        "shards": (home / "shards", open_checkpoint, 3),
         "run": (home / "run", open_run, 6),
         "state": (home / "state", resume, 1),
         "tsv": (home / "tsv", open_data, 2),

@@ -13,6 +13,18 @@ def test_a_few_hundred_damaged_files_are_each_taken_or_refused_in_one_line(tmp_p
 
     counts, failures = fuzz.fuzz(400, seed=0)
     assert not failures, "\n".join(failures)
-    kinds = {"checkpoint", "run", "state", "tsv", "csv", "jsonl", "forms", "lines", "cache"}
+    kinds = {
+        "checkpoint",
+        "tokenizer",
+        "shards",
+        "run",
+        "state",
+        "tsv",
+        "csv",
+        "jsonl",
+        "forms",
+        "lines",
+        "cache",
+    }
     assert counts.keys() == kinds
     assert sum(outcomes["refused"] for outcomes in counts.values()) > 200

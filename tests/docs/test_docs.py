@@ -43,3 +43,18 @@ def test_figures_are_there():
     shown = re.findall(r"!\[.+?\]\((.+?)\)", PAGE)
     assert {f"figures/{name}.png" for name in EXPERIMENTS} == {*shown}
     assert all((DOCS / path).is_file() for path in shown)
+
+
+def test_every_row_about_checkpoints_names_tests_that_there_are():
+    page = (DOCS / "checkpoints.md").read_text(encoding="utf-8")
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in page.splitlines() if line[:2] == "| "]
+    rows = [row for row in rows if row[-1].strip() != "test"]
+    folders = ROOT / "tests" / "checkpoints", ROOT / "tests" / "export"
+    code = "".join(p.read_text(encoding="utf-8") for f in folders for p in f.glob("test_*.py"))
+    assert len(rows) > 30
+    for row in rows:
+        names = re.findall(r"`([^`]+)`", row[-1])
+        assert len(row) == 3 and names, row
+        for name in names:
+            there = f"def {name}(" if name.startswith("test_") else f'    "{name}": ('
+            assert there in code, name
