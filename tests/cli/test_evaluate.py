@@ -229,3 +229,11 @@ def test_a_large_file_is_not_held_in_memory():
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def test_a_tokenizer_that_begins_each_text_with_a_token_cannot_keep_the_end(run, checkpoint, texts):
+    (checkpoint / "tokenizer_config.json").write_text('{"add_bos_token": true}')
+    how = ["--weights", checkpoint, "--data", texts, "--freeze-trunk", "--epochs", 1]
+    status, out, err = run("train", *how, "--keep", "end")
+    assert (status, out) == (2, "") and err.count("\n") == 1 and "leave out --keep end" in err
+    assert run("train", *how)[0] == 0
