@@ -10,6 +10,7 @@ added_tokens.json        {token: id}, of transformers 3
 """
 
 import dataclasses
+import re
 from pathlib import Path
 
 from minigpt.edge.errors import InputError
@@ -270,8 +271,8 @@ def numbered_tokens(
         listed = in_one
     else:
         listed = []
-    if strange := [i for i in decoder if not (str(i).isascii() and str(i).isdecimal())]:
-        raise InputError(f"{path}: added_tokens_decoder has {strange[0]!r}, which is no id; {MEND}")
+    if strange := [i for i in map(str, decoder) if not re.fullmatch(r"[0-9]{1,9}", i)]:
+        raise InputError(f"{path}: added_tokens_decoder has {strange[0]!r}, not an id; {MEND}")
     others = [Added.of(value, int(i)) for i, value in decoder.items()]
     if as_it_is:
         return in_one + sorted(others, key=lambda t: t.id)
