@@ -35,7 +35,9 @@ def job(typed, clock, group):
     """Load, freeze, train, test, save; or, with --resume, continue where a run was stopped."""
     torch.manual_seed(typed.seed)
     say, note = voices(typed.quiet, group.rank)
-    out = Path(typed.resume) if typed.resume else check_output_folder(typed.out)
+    out = Path(typed.resume) if typed.resume else typed.out
+    if group.rank == 0 and not typed.resume:
+        out = check_output_folder(typed.out)
 
     # 1. Load the trunk as pre-training left it (weights.py), its tokenizer, and the texts.
     #    `typed` are the flags as typed, `settings` the same with every default filled in
@@ -53,8 +55,9 @@ def job(typed, clock, group):
     names = added or names_to_train(model.transformer, *policy)
     freeze(model, names)
     if typed.compile:
-        for block in model.transformer.h:
-            block.compile(dynamic=True)
+        blocks = model.transformer.h  # of the last one, fast/ calls the two parts by themselves
+        for module in (*blocks, blocks[-1].attn, blocks[-1].mlp):
+            module.compile(dynamic=True)
 
     # 3. Text -> ids
     how = tokenizer, settings["max_length"], typed.append_end, typed.keep

@@ -46,7 +46,7 @@ def random_texts(blocks: int, width: int, length: int, tokens: int):
     """Return a random trunk, and texts of one length with as many tokens in all."""
     config = GPT2Config(n_layer=blocks, n_embd=width, n_head=width // 64, vocab_size=8192)
     ids = np.random.default_rng(0).integers(0, 8192, (max(1, tokens // length), length))
-    checkpoint = Checkpoint("random", None, config, "")
+    checkpoint = Checkpoint("random", None, "", config)
     return initialize(GPT2(config)), Tokens([*ids], torch.zeros(len(ids), dtype=int)), checkpoint
 
 

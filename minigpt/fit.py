@@ -213,8 +213,10 @@ def read_all(function: Callable, examples, device, group=ALONE) -> torch.Tensor:
 
 
 def to_device(inputs, device: torch.device) -> list:
-    """Move the tensors of a batch to where the model is."""
-    return [x.to(device) if torch.is_tensor(x) else x for x in inputs]
+    """Move the tensors of a batch to where the model is; a GPU fetches them in the background."""
+    if device.type == "cuda":
+        inputs = [x.pin_memory() if torch.is_tensor(x) and not x.is_cuda else x for x in inputs]
+    return [x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in inputs]
 
 
 def values_of(model: nn.Module) -> dict[str, torch.Tensor]:

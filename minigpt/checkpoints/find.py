@@ -1,8 +1,6 @@
 """A name -> a checkpoint: a folder in the official layout that has been verified."""
 
 import dataclasses
-import functools
-import hashlib
 import re
 import sys
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import tiktoken
 
 from minigpt.checkpoints.encoder import Encoder
+from minigpt.checkpoints.hashes import sha256_of
 from minigpt.checkpoints.hub import NoNetwork, exists, from_hub
 from minigpt.checkpoints.verify import (
     FILES,
@@ -58,22 +57,8 @@ class Checkpoint:
 
     name: str  # what --weights can be given again
     folder: Path
+    sha256: str  # of model.safetensors, or of its index and then all shards
     config: GPT2Config
-    identity: str | None = None  # the sha256, if it is known
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        """The hash of model.safetensors, or of its index and then all shards.
-
-        Computed when it is first asked for: it takes as long as reading all of the file.
-        """
-        if self.identity is not None:
-            return self.identity
-        digest = hashlib.sha256()
-        for path in weight_files(self.folder):
-            with open(path, "rb") as file:
-                hashlib.file_digest(file, lambda: digest)  # adds to it
-        return digest.hexdigest()
 
 
 def find_checkpoint(name: str | None) -> Checkpoint:
@@ -133,14 +118,14 @@ def describe(name: str, folder: Path, official: str | None = None) -> Checkpoint
     its tensors, nothing is read but for this hash.
     """
     check_files(folder)
-    checkpoint = Checkpoint(name, folder, read_config(folder / "config.json"))
-    if official is not None and official != checkpoint.sha256:
+    config, sha256 = read_config(folder / "config.json"), sha256_of(weight_files(folder))
+    if official not in (None, sha256):
         raise InputError(
-            f"{folder / WEIGHTS} is not the official file: its sha256 is {checkpoint.sha256}, not "
-            f"{official}; delete it and download it again"
+            f"{folder / WEIGHTS} is not the official file: its sha256 is {sha256}, not {official}; "
+            "delete it and download it again"
         )
-    check_tensors(folder, checkpoint.config)
-    return checkpoint
+    check_tensors(folder, config)
+    return Checkpoint(name, folder, sha256, config)
 
 
 def open_tokenizer(

@@ -2,14 +2,17 @@
 
 import sys
 import time
+from collections.abc import Iterator
 
 from minigpt import __version__
 from minigpt.checkpoints import find_checkpoint, open_tokenizer
 from minigpt.cli.evaluate import evaluate
 from minigpt.cli.flag_types import at_least, named, refuse_run
-from minigpt.cli.predict import lines_of, predict
+from minigpt.cli.predict import predict
 from minigpt.cli.program import Parser
 from minigpt.cli.train_flags import WEIGHTS
+from minigpt.datasets import numbered_lines
+from minigpt.edge.errors import InputError
 from minigpt.export import KINDS, export
 from minigpt.fast.packing import packed_to_generate
 from minigpt.fast.store import cache_limit, entries, remove, size_of, states_folder, title_of
@@ -33,12 +36,20 @@ def generate(argv: list[str]) -> None:
     tokenizer = open_tokenizer(checkpoint)
     trunk = packed_to_generate(load_trunk(checkpoint.folder))
     how = {name: getattr(args, name) for name in ("tokens", "temperature", "top_k", "seed")}
-    for prompt in lines_of(0, "stdin") if args.prompt == "-" else [args.prompt]:
+    for prompt in lines_of_stdin() if args.prompt == "-" else [args.prompt]:
         pieces = generate_text(trunk, tokenizer, prompt, **how)
         print(prompt, end=next(pieces), flush=True)  # nothing is printed if the first piece fails
         for piece in pieces:
             print(piece, end="", flush=True)
         print()
+
+
+def lines_of_stdin() -> Iterator[str]:
+    """Yield the lines of stdin without their ends. Raises InputError for one that is not UTF-8."""
+    for number, line in numbered_lines(0, "stdin", "utf-8"):
+        if isinstance(line, InputError):
+            raise InputError(f"stdin, line {number} is not UTF-8; convert it")
+        yield line.rstrip("\r\n")
 
 
 def cache(argv: list[str]) -> None:

@@ -96,9 +96,9 @@ def lines_of(
             pass_over(line, f"{name}, line {number}", bad)
             continue
         if number == 1 and is_object(line):
-            raise InputError(
-                f"{name}, line 1: a JSON object, not a text; give a file with a name in .jsonl"
-            )
+            said = f"{name}, line 1: a JSON object, not a text; give a file with a name in .jsonl"
+            pass_over(InputError(said), f"{name}, line 1", bad)
+            continue
         yield line.rstrip("\r\n")
 
 

@@ -104,13 +104,16 @@ def parse(description: str, argv: list[str]) -> argparse.Namespace:
     typed = parser.parse_args(argv)
     refuse_run(typed.weights, "train on those, or go on with a run by --resume")
     if typed.resume:
-        own = ("resume", "quiet", "save_every")
-        if any(getattr(typed, n) != parser.get_default(n) for n in vars(typed).keys() - {*own}):
+        flags = {flag.partition("=")[0] for flag in argv if flag.startswith("--")}
+        if flags - {"--resume", "--quiet", "--save-every"}:
             raise InputError(
                 "--resume RUN has the flags of RUN; give none but --save-every and --quiet"
             )
-        own, argv = argv, read_header(Path(typed.resume))["typed"]
-        typed = parser.parse_args([*argv, *own])
+        given, argv = typed, read_header(Path(typed.resume))["typed"]
+        typed = parser.parse_args(argv)
+        typed.resume, typed.quiet = given.resume, given.quiet
+        if given.save_every != parser.get_default("save_every"):
+            typed.save_every = given.save_every
     if typed.compile and not shutil.which(os.environ.get("CXX", "c++")):
         raise InputError("--compile needs a C++ compiler, and there is none here; leave it out")
     if typed.freeze_trunk and typed.warm_head:

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import platformdirs
 import safetensors
 import safetensors.torch
 import torch
@@ -44,6 +45,12 @@ def write(path: Path, content: str | dict[str, torch.Tensor], header: dict | Non
     finally:
         discard(folder)
     flush(path.parent)
+
+
+def cache_folder() -> Path:
+    """Return where the cache is: MINIGPT_CACHE, or a folder in the user's cache directory."""
+    named = os.environ.get("MINIGPT_CACHE")
+    return Path(named).expanduser() if named else platformdirs.user_cache_path("minigpt")
 
 
 def discard(path: Path) -> None:

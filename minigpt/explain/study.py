@@ -144,7 +144,7 @@ class Study:
         """Return the same study of a trunk of the same shape that has not been trained."""
         trunk = initialize(GPT2(self.trunk.config), self.seed).eval().requires_grad_(False)
         name = f"random weights, seed {self.seed}"
-        checkpoint = dataclasses.replace(self.checkpoint, name=name, identity=name)
+        checkpoint = dataclasses.replace(self.checkpoint, name=name, sha256=name)
         return dataclasses.replace(self, trunk=trunk.to(self.device), checkpoint=checkpoint)
 
     # --- probes ---

@@ -19,20 +19,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from minigpt.edge.errors import InputError
-from minigpt.edge.files import discard
+from minigpt.edge.files import cache_folder, discard
 from minigpt.parallel.group import ALONE, Group
 
 LIMIT = 10e9  # bytes; the environment variable MINIGPT_CACHE_LIMIT has another number of them
 UNFINISHED = ".new-"
-
-
-def cache_folder() -> Path:
-    """Return where the cache is: MINIGPT_CACHE, or a folder in the user's cache directory."""
-    named = os.environ.get("MINIGPT_CACHE")
-    return Path(named).expanduser() if named else platformdirs.user_cache_path("minigpt")
 
 
 def states_folder() -> Path:

@@ -30,7 +30,7 @@ from minigpt.fit import Training, fit
 from minigpt.parallel.group import ALONE, Group
 from minigpt.runs.report import Clock
 from minigpt.runs.snapshot import restore, snapshot
-from minigpt.runs.watch import NotFinite, Signals, finite, not_finite, progress
+from minigpt.runs.watch import NotFinite, Signals, check, finite, not_finite, progress
 
 STATE, HISTORY = "state.safetensors", "history.jsonl"
 FORMAT = 2  # of the state: raise it when older ones can no longer be read
@@ -71,6 +71,7 @@ class Journal:
         self.step = state.step if state else None  # of the last state on disk
         self.phase, self.began, self.saved_at = "", time.monotonic(), time.monotonic()
         self.saved_step = None  # the last one saved, also by another process
+        self.unread = []  # of the last steps, what has not yet been checked: see watch.finite
         self.lock = files.lock(folder) if state and self.writes else None
         if state and self.writes:  # lines that are younger than the state will be written again
             with self.writing():
@@ -87,13 +88,16 @@ class Journal:
             self.phase, self.began, self.saved_step = phase, time.monotonic(), None
             if self.state:
                 self.resume(t)
-            steps = finite(fit(t, train, dev, self.group), t)
+            self.unread.clear()
+            steps = finite(fit(t, train, dev, self.group), t, self.unread)
             hide = self.quiet or self.group.rank > 0 or None
             signals = Signals(self.writes) if self.folder else None
             try:
                 with signals or contextlib.nullcontext():
                     for _ in progress(self.saved(steps, t, signals), t, len(train), hide):
                         pass
+                    if signals and signals.received:  # after the last step
+                        raise Stopped(signals.received)
             except NotFinite as error:
                 self.note_failure(str(error))
                 raise InputError(f"{error}{self.where()}") from None
@@ -152,6 +156,7 @@ class Journal:
 
     def save(self, t: Training) -> None:
         """Write the state. Raises InputError if it cannot be written; the last one stays."""
+        check(self.unread, t)
         tensors = snapshot(t, self.group) if self.folder else {}
         if not all(tensors[n].isfinite().all() for n in tensors if n.startswith("weights.")):
             raise not_finite("norm of the weights", t.step, t)
@@ -249,9 +254,13 @@ def open_journal(
     `data` is a hash of the texts. Raises InputError for a run that cannot be resumed.
     """
     argv = typed.argv
-    if not typed.resume:  # the same files must be found from another folder, and later
-        argv = [*argv, f"--weights={settings['weights']}", f"--data={settings['data']}"]
+    if not typed.resume:  # what is found or chosen now must be found again from another folder
+        names = ("weights", "data", "device", "dtype")
+        argv = [*argv, *(f"--{name}={settings[name]}" for name in names)]
+    own = ("out", "quiet", "save_every")
+    same = {name: value for name, value in settings.items() if name not in own}
     header = {"typed": argv, "weights": checkpoint.sha256, "texts": data, "processes": group.size}
+    header["settings"] = json.loads(json.dumps(same))
     state = read_state(folder, header, clock) if typed.resume else None
     numbered = typed.out is None and not typed.resume
     return Journal(folder, numbered, header, typed.save_every, group, clock, typed.quiet, state)
@@ -280,6 +289,7 @@ FIELDS = {
     "weights": fields.text,
     "texts": fields.text,
     "processes": fields.whole(1),
+    "settings": fields.table,
     "typed": fields.array,
     "typed.*": fields.text,
 }

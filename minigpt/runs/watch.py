@@ -10,21 +10,24 @@ import torch
 from tqdm import tqdm
 
 from minigpt.edge.errors import InputError
-from minigpt.fit import Training
+from minigpt.fit import Training, learning_rate
 
 
 class NotFinite(InputError):
     """A training went wrong: something in it is NaN or infinite."""
 
 
-def finite(steps, t: Training):
-    """Yield each step; raise NotFinite at the first loss or gradient that is NaN or infinite."""
-    unread = []  # (loss, gradient norm) of the last steps
+def finite(steps, t: Training, unread: list):
+    """Yield each step; raise NotFinite at the first loss or gradient that is NaN or infinite.
+
+    `unread` gets the (loss, gradient norm) of steps that have not been checked, since to read them
+    from a GPU is to wait for it.
+    """
     for _ in steps:
         evaluated = not t.losses
         if not evaluated:
             unread.append(torch.stack((t.losses[-1], t.gradient_norm)))
-        if evaluated or unread[-1].device.type == "cpu":  # a GPU would have to be waited for
+        if evaluated or unread[-1].device.type == "cpu":
             check(unread, t)
         if evaluated and not math.isfinite(t.history[-1]["dev_loss"]):
             if t.step == 0:
@@ -48,7 +51,7 @@ def check(unread: list, t: Training) -> None:
 
 def not_finite(what: str, step: int, t: Training) -> NotFinite:
     """Return the error for a training gone wrong: where, at what rate, and what to do."""
-    lr = t.optimizer.param_groups[0]["lr"]
+    lr = learning_rate(step - 1, t.steps, t.recipe)
     return NotFinite(
         f"the {what} is not finite (NaN or inf) at step {step} of {t.steps} (learning rate "
         f"{lr:.1e}); start again, and try a tenth of --lr {t.recipe.lr:g}"
@@ -96,4 +99,5 @@ class Signals:
 
     def __exit__(self, *_):
         for number, handler in self.before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self.receive:  # not after a second signal
+                signal.signal(number, handler)

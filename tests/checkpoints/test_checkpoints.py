@@ -234,7 +234,7 @@ def test_tensors_other_than_the_config_asks_for_are_refused(checkpoint, change, 
 def test_a_vocabulary_of_another_size_is_refused(checkpoint, rows):
     config = dataclasses.replace(SMALL, vocab_size=SMALL.vocab_size + rows)
     with pytest.raises(InputError, match=f"{checkpoint / 'vocab.json'} has 268 tokens") as error:
-        open_tokenizer(Checkpoint("x", checkpoint, config))
+        open_tokenizer(Checkpoint("x", checkpoint, "", config))
     assert "\n" not in str(error.value)
 
 

@@ -14,7 +14,7 @@ from minigpt.tokenizer import END_OF_TEXT
 def opened(folder, vocab_size: int = SMALL.vocab_size):
     """Open the tokenizer of a folder as that of a model with so many tokens."""
     config = dataclasses.replace(SMALL, vocab_size=vocab_size)
-    return open_tokenizer(Checkpoint("x", folder, config))
+    return open_tokenizer(Checkpoint("x", folder, "", config))
 
 
 def renamed(old: str, new: str):

@@ -259,6 +259,7 @@ BAD_STATES = {
     "started with 2 processes": in_header(lambda header: header.update(processes=2)),
     "with other weights": in_header(lambda header: header.update(weights="0")),
     "with other texts": cut("texts.tsv", by=1),
+    "with other settings": in_header(lambda header: header["settings"].update(lr=1e-9)),
     "invalid whole number value: 'many'": in_header(lambda h: h["typed"].append("--epochs=many")),
     "unrecognized arguments": in_header(lambda header: header["typed"].append("--surprise")),
     "typed.0 is 7, not a text": in_header(lambda header: header["typed"].insert(0, 7)),
@@ -290,6 +291,7 @@ def test_a_state_that_cannot_be_gone_on_from_is_refused_in_one_line(
         (["--resume", "whole"], "whole is a finished run"),
         (["--resume", "nowhere"], "nowhere holds no state"),
         (["--resume", "parts", "--lr", "1"], "has the flags of RUN"),
+        (["--resume", "parts", "--seed=0"], "has the flags of RUN"),  # even with its default
         (["--resume", "parts", "--weights", "tiny"], "has the flags of RUN"),
         (["--resume="], "it is empty"),
         (["--save-every", "-1"], "-1 is not 0.0 or more"),
