@@ -1,4 +1,4 @@
-"""A head on stored vectors is as good as logistic regression of scikit-learn, on SST-2 as well."""
+"""A head on stored vectors is as good as scikit-learn's logistic regression: here on SST-2."""
 
 import numpy as np
 import pytest
@@ -13,18 +13,17 @@ from minigpt.head import fit_head
 from minigpt.weights import load_trunk
 
 
-@pytest.mark.parametrize("data, at_least", [("mirrored", 0.66), ("sst2", 0.76)])
-def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(data, at_least, shared):
+def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(shared):
     """With the end of text appended. Best of four C on dev, 0.5 points of leeway on test."""
     linear_model = pytest.importorskip("sklearn.linear_model")
-    dataset = load_dataset(str(shared("sst2")) if data == "sst2" else data, seed=0)
+    dataset = load_dataset(str(shared("sst2")), seed=0)
     checkpoint = find_checkpoint("tiny")
     tokenizer = open_tokenizer(checkpoint)
     model = PartialClassifier(load_trunk(checkpoint.folder), 2)
     freeze(model, set())
     train, dev, test = (
         precompute(model, tokenize(split, dataset.labels, tokenizer, 256, True), checkpoint)
-        for split in (dataset.train[:2500], dataset.dev, dataset.test)
+        for split in (dataset.train[:2000], dataset.dev, dataset.test)
     )
     fit_head(model.score, train, dev)
 
@@ -39,4 +38,4 @@ def test_the_head_on_a_frozen_trunk_is_as_good_as_logistic_regression(data, at_l
     ]
     best = max(oracles, key=lambda oracle: oracle.score(*parts[1]))
     accuracy = np.mean(evaluate(model.score, test).argmax(1).numpy() == parts[2][1])
-    assert accuracy >= best.score(*parts[2]) - 0.005 and accuracy >= at_least
+    assert accuracy >= best.score(*parts[2]) - 0.005 and accuracy >= 0.75

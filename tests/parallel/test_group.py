@@ -28,18 +28,21 @@ from minigpt.parallel import ALONE
     ],
     ids=" ".join,
 )
-def test_two_processes_give_the_losses_and_weights_of_one(policy, checkpoint, texts, tmp_path):
+def test_two_processes_give_the_losses_and_weights_of_one(policy, run, checkpoint, texts, tmp_path):
     """Seven texts do not halve evenly; of a batch of one there is nothing for the other process."""
     flags = ["--weights", checkpoint, "--data", texts, "--dropout", "0", "--epochs", "2", *policy]
     results = []
     for processes in (1, 2):
         env_cache = tmp_path / f"cache-{processes}"
         os.environ["MINIGPT_CACHE"] = str(env_cache)  # own_cache puts the old one back
-        run = start(processes, *flags, "--out", tmp_path / str(processes))
-        out, _ = run.communicate(timeout=120)
-        assert run.returncode == 0, out
-        assert out.count("test accuracy") == 1  # one process speaks
         folder = tmp_path / str(processes)
+        if processes == 1:
+            status, out, _ = run("train", *flags, "--out", folder)
+        else:
+            group = start(processes, *flags, "--out", folder)
+            out, status = group.communicate(timeout=120)[0], group.returncode
+        assert status == 0, out
+        assert out.count("test accuracy") == 1  # one process speaks
         lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         metrics = json.loads((folder / "metrics.json").read_text())
         losses = [[line["dev_loss"], line.get("train_loss", 0)] for line in lines]
