@@ -58,9 +58,9 @@ def chunks_of(args, skipped: Skipped) -> Iterator[list[str]]:
         raise InputError("predict: no text; give TEXT, --file F, or - for stdin")
     bad = skipped if args.skip_bad else None
     for is_stdin, texts in itertools.groupby(args.texts, "-".__eq__):
-        for _ in texts if is_stdin else ():
-            yield from chunked(lines_of(0, "stdin", bad, args.encoding), 1)
-        yield from chunked(texts, CHUNK)
+        if is_stdin:
+            texts = lines_of(0, "stdin", bad, args.encoding)
+        yield from chunked(texts, 1 if is_stdin else CHUNK)
     if args.file:
         if Path(args.file).is_file():  # and no pipe
             refuse_what_is_not_text(Path(args.file))
@@ -74,17 +74,17 @@ def chunks_of(args, skipped: Skipped) -> Iterator[list[str]]:
 
 def chunked(texts: Iterator[str], size: int) -> Iterator[list[str]]:
     """Yield texts in lists of `size`, or fewer if they are long; an error waits for its turn."""
-    chunk, error = [], None
-    while error is None:
-        try:
-            chunk.append(next(texts))
-        except (StopIteration, InputError) as end:
-            error = end
-        if error or len(chunk) == size or sum(map(len, chunk)) >= LONGEST_LINE:
-            yield chunk
-            chunk = []
-    if isinstance(error, InputError):
-        raise error
+    chunk = []
+    try:
+        for text in texts:
+            chunk.append(text)
+            if len(chunk) == size or sum(map(len, chunk)) >= LONGEST_LINE:
+                yield chunk
+                chunk = []
+    except InputError:
+        yield chunk
+        raise
+    yield chunk
 
 
 def lines_of(

@@ -113,9 +113,8 @@ class Journal:
             for line in state.history
             if line["phase"] == self.phase
         ]
-        epochs = len(lines) - 1
-        least, most = (min(n, t.recipe.epochs) * t.steps_per_epoch for n in (epochs, epochs + 1))
-        fits = epochs in range(t.recipe.epochs + 1) and least <= state.step <= most
+        taken = state.step - (len(lines) - 1) * t.steps_per_epoch  # of the epoch that was left
+        fits = lines and 0 <= taken <= t.steps_per_epoch and state.step <= t.steps
         if state.phase != self.phase or not fits:
             raise InputError(f"{self.folder / STATE} is of another kind of run; start a new one")
         t.step, t.history = state.step, lines
@@ -129,11 +128,9 @@ class Journal:
 
     def saved(self, steps, t: Training, signals: Signals | None):
         """Yield each step, having saved it if it is time to; stop if a signal was received."""
-        evaluations = len(t.history)
         for _ in steps:
-            if len(t.history) > evaluations:
-                evaluations = len(t.history)
-                if evaluations > 1:
+            if not t.losses:  # it was an evaluation
+                if t.step:
                     t.history[-1]["seconds"] = round(time.monotonic() - self.began, 3)
                 self.note(t.history[-1])
                 self.save(t)

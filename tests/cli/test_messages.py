@@ -137,7 +137,7 @@ def test_a_file_without_header_is_said_and_the_classes_are_printed(run, checkpoi
     assert status == 0
     said = "there is no header; column 1 is the text, column 2 is the label\n"
     assert err.splitlines(True)[0] == f"{texts}: {said}"
-    assert "\n2 classes: no, yes\n" in out and "(of 2: no, yes)" in out
+    assert "\n2 classes: no, yes\n" in out
     (metrics,) = (json.loads(p.read_text()) for p in Path("runs").glob("*/metrics.json"))
     cut = metrics["data"]["truncated_by_split"]
     line = f"longer than 3 tokens, and cut: {cut['train']} of train, {cut['dev']} of dev, "
