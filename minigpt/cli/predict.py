@@ -90,14 +90,20 @@ def chunked(texts: Iterator[str], size: int) -> Iterator[list[str]]:
 def lines_of(
     file: str | int, name: str, bad: Skipped | None = None, encoding: str | None = None
 ) -> Iterator[str]:
-    """Yield the lines of a file, or of file descriptor 0, without their ends."""
+    """Yield the lines of a file, or of file descriptor 0, without their ends.
+
+    If the first is a JSON object, no JSON object is taken for a text.
+    """
+    objects = False
     for number, line in numbered_lines(file, name, encoding, LONGEST_LINE):
+        where = f"{name}, line {number}"
         if isinstance(line, InputError):
-            pass_over(line, f"{name}, line {number}", bad)
+            pass_over(line, where, bad)
             continue
-        if number == 1 and is_object(line):
-            said = f"{name}, line 1: a JSON object, not a text; give a file with a name in .jsonl"
-            pass_over(InputError(said), f"{name}, line 1", bad)
+        objects = is_object(line) if number == 1 else objects
+        if objects and is_object(line):
+            said = "a JSON object, not a text; save it as a .jsonl file and use --file"
+            pass_over(InputError(f"{where}: {said}"), where, bad)
             continue
         yield line.rstrip("\r\n")
 

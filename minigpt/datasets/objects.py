@@ -28,6 +28,7 @@ def objects(path: Path, reading: Reading, labelled: bool, longest: int | None):
 
     listed = list_of(path, reading) if path.suffix.lower() == ".json" else None
     items = parsed_lines(path, reading, longest) if listed is None else enumerate(listed, 1)
+    first = None  # where the first object is, and the names of its text and label
     for number, item in items:
         where = f"{path}, {'line' if listed is None else 'item'} {number}"
         columns = None
@@ -36,9 +37,23 @@ def objects(path: Path, reading: Reading, labelled: bool, longest: int | None):
                 columns = columns_of(tuple(item))
             except InputError as error:
                 item = InputError(f"{where}{str(error).removeprefix(str(path))}")
+            else:
+                names = in_words(columns)
+                first = first or (where, names)
+                if names != first[1]:
+                    item = InputError(
+                        f"{where}: {names}, but in {first[0]} {first[1]}; say --text-column NAME "
+                        "and --label-column NAME"
+                    )
         elif not isinstance(item, InputError):
             item = InputError(f"{where}: not an object with text and label")
         yield where, item, columns
+
+
+def in_words(columns: Columns) -> str:
+    """Return where text and label are."""
+    label = "" if columns.label is None else f" and the label in {columns.label}"
+    return f"the text is in {' and '.join(columns.text)}{label}"
 
 
 def parsed_lines(path: Path, reading: Reading, longest: int | None):

@@ -273,3 +273,12 @@ def test_a_recipe_that_the_run_never_had_is_refused(change, message, run, traine
     Path("trained/run.json").write_text(json.dumps(saved))
     status, out, err = run("predict", trained, "good")
     assert (status, out) == (2, "") and err.count("\n") == 1 and message in err
+
+
+def test_where_the_first_line_is_a_json_object_none_is_taken_for_a_text(run, trained):
+    Path("objects.txt").write_text('{"text": "a"}\nthe good one\n{"text": "b"}\n')
+    status, out, err = run("predict", trained, "--file", "objects.txt", "--skip-bad")
+    assert status == 0 and out.count("\n") == 1 and out.endswith("the good one\n")
+    assert "skipped 2 bad lines" in err
+    status, out, err = run("predict", trained, "--file", "objects.txt")
+    assert (status, out) == (2, "") and "save it as a .jsonl file" in err
