@@ -31,8 +31,8 @@ def evaluate(argv: list[str]) -> None:
     """Measure a run on other labelled texts: the table that training ends with."""
     parser = Parser(prog="python -m minigpt evaluate", description=evaluate.__doc__)
     add = parser.add_argument
-    add("run", metavar="RUN", help="of train.py, or of transformers")
-    add("--data", type=named, required=True, help="a file as of train.py, a folder, or mirrored")
+    add("run", metavar="RUN", help="a folder written by train.py, or by transformers")
+    add("--data", type=named, required=True, help="as for train.py")
     add_reading(add)
     add("--json", action="store_true", help="print the figures as JSON instead")
     add("--device", default="auto", choices=DEVICES, help="auto: a GPU if there is one")

@@ -167,7 +167,7 @@ def predict(argv: list[str]) -> None:
     """Classify texts with a trained run."""
     parser = Parser(prog="python -m minigpt predict", description=predict.__doc__)
     add = parser.add_argument
-    add("run", metavar="RUN", help="of train.py, or of transformers")
+    add("run", metavar="RUN", help="a folder written by train.py, or by transformers")
     add("texts", nargs="*", metavar="TEXT", help="'-' answers each line of stdin")
     add("--file", help="a text on each line; in .csv, .tsv, .jsonl and .json, a column of texts")
     add_reading(add, label=False)

@@ -14,6 +14,7 @@ import torch
 
 from minigpt.cli.flag_types import DEVICES, device_of, named
 from minigpt.cli.program import Parser
+from minigpt.cli.train_flags import WEIGHTS
 from minigpt.edge.errors import InputError
 from minigpt.edge.files import check_output_folder
 from minigpt.explain import (
@@ -58,9 +59,11 @@ def selected(names: str | None) -> list[str]:
 def explain(argv: list[str]) -> None:
     """Show by experiments how the last token can contain the rating of the whole text."""
     parser = Parser(prog="python -m minigpt explain", description=explain.__doc__)
-    parser.add_argument("--weights", type=named, help="gpt2, tiny, a folder, or ORG/REPO")
-    parser.add_argument("--data", type=named, default="mirrored", help="as of train.py")
-    parser.add_argument("--only", metavar="NAME[,NAME]", help=f"of {', '.join(EXPERIMENTS)}")
+    parser.add_argument("--weights", type=named, help=WEIGHTS)
+    parser.add_argument("--data", type=named, default="mirrored", help="as for train.py")
+    parser.add_argument(
+        "--only", metavar="NAME[,NAME]", help=f"of {', '.join(EXPERIMENTS)}; default: all"
+    )
     parser.add_argument("--text", action="append", default=[], help="a text to read; repeatable")
     parser.add_argument(
         "--out", type=named, default="explain", metavar="DIR", help="folder to write"
