@@ -38,10 +38,20 @@ class Reading:
         return cls(text, getattr(args, "label_column", None), args.encoding)
 
     @property
+    def said(self) -> list[str]:
+        """The columns that the flags name."""
+        return [*self.text, *filter(None, [self.label])]
+
+    @property
     def by_number(self) -> bool:
         """Whether columns are said by numbers, as they are where there is no header."""
-        said = [*self.text, *filter(None, [self.label])]
-        return bool(said) and all(name.isdecimal() for name in said)
+        return bool(self.said) and all(name.isdecimal() for name in self.said)
+
+    def is_of(self, first: list[str]) -> bool:
+        """Return whether the numbers are names in a header of numbers, as pandas writes them."""
+        names = [name for name in first if name]
+        numbers = all(name.isdecimal() for name in names) and len({*names}) == len(names)
+        return len(first) > 1 and numbers and {*self.said} <= {*names}
 
 
 AS_FOUND = Reading()
@@ -163,7 +173,7 @@ def columns_by_values(columns: list[Values], n: int) -> list[str] | None:
 def columns_by_number(reading: Reading, width: int, where: str) -> list[str]:
     """Return names for columns that the flags say by their numbers, from 1. Raises InputError."""
     names = [""] * width
-    for number in (*reading.text, *filter(None, [reading.label])):
+    for number in reading.said:
         if not 1 <= int(number[:9]) <= width:
             raise InputError(f"{where}: there is no column {number}: there are {width}")
         names[int(number) - 1] = number

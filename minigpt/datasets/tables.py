@@ -239,7 +239,7 @@ def names_of(found: Survey, path: Path, reading: Reading, labelled: bool):
     where, first = f"{path}, line {found.line}", [name.strip() for name in found.first]
     keys = {name.lower() for name in first}
     named = max((i + 1 for i, name in enumerate(first) if name), default=0)
-    if reading.by_number and not {*reading.text, reading.label} & {*first}:
+    if reading.by_number and not reading.is_of(first):
         return columns_by_number(reading, found.width, where), False
     if reading.text or reading.label is not None:
         return first[:named], True

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from minigpt.data import Example
-from minigpt.datasets import Reading, load_dataset, read_examples
+from minigpt.datasets import Reading, load_dataset, read_examples, records
 from minigpt.datasets.formats import ENDINGS
 from minigpt.edge.errors import InputError, one_line
 
@@ -232,6 +232,24 @@ def test_flags_that_do_not_fit_a_file_are_refused(how, says, tmp_path):
     with pytest.raises(InputError) as error:
         read_examples(path, Reading(**how))
     assert says in str(error.value)
+
+
+def read(path, **how):
+    """Return the (text, label) of each example, and what was said."""
+    said = []
+    examples = read_examples(path, Reading(**how), said.append)
+    return [(e.text, e.label) for e in examples], " ".join(said)
+
+
+def test_numbers_are_names_only_in_a_header_of_numbers(tmp_path):
+    rows = "2,a lovely film\n1,a dull film\n"
+    path = write(tmp_path / "data.csv", rows)
+    expected = [("a lovely film", "2"), ("a dull film", "1")]
+    assert read(path, text=("2",), label="1")[0] == expected
+    texts = [r["2"] for _, r, _ in records(path, Reading(("2",)), labelled=False)]
+    assert texts == ["a lovely film", "a dull film"]
+    path = write(tmp_path / "pandas.csv", f",1,2\n0,{rows.splitlines()[0]}\n")
+    assert read(path, text=("2",), label="1")[0] == expected[:1]
 
 
 def python_of(message: str) -> str:
