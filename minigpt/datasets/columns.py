@@ -142,6 +142,14 @@ class Values:
         if value in self.counts or len(self.counts) < COUNTED:
             self.counts[value] += 1
 
+    @property
+    def first_is_alone(self) -> bool:
+        """Whether the first value is a word that comes once, while all others come again."""
+        first = (self.first or "")[: SHORT + 1]
+        others = [n for value, n in self.counts.items() if value != first]
+        alone = self.counts[first] == 1 and not first.isdecimal()
+        return alone and bool(others) and min(others) > 1
+
     def are_labels(self, n: int) -> bool:
         """Return whether they may be labels: few, short, none missing, and the first once more."""
         few = len(self.counts) <= max(2, min(n // 2, FEW)) and self.counts[self.first] > 1

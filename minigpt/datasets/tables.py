@@ -191,12 +191,15 @@ def layout_of(
     header, names, columns = columns_of(found, path, reading, labelled)
     said = dialect_said(found.dialect, path.suffix.lower())
     if header:
+        if reading.by_number and not {*reading.said} & {*columns.text, columns.label}:
+            said.append(f"line {found.line} is the header")
         said += [columns.guess] if columns.guess else []
         if len(found.first) > len(names):
             said.append("columns at the end without a name are ignored")
-    elif not reading.by_number and not reading.order:
-        taken = ", ".join(f"column {i} is the {name}" for i, name in enumerate(names, 1) if name)
-        said.append(f"there is no header; {taken}")
+    elif not reading.order:
+        what = {columns.label: "label"} | dict.fromkeys(columns.text, "text")
+        taken = [f"column {i} is the {what[n]}" for i, n in enumerate(names, 1) if n in what]
+        said.append(f"there is no header; {', '.join(taken)}")
     line = found.line if header else 0
     return Layout(found.dialect, tuple(names), len(found.first), line, columns, tuple(said))
 
@@ -208,12 +211,39 @@ def columns_of(
 
     Raises InputError where that is not clear.
     """
+    where = f"{path}, line {found.line}"
+    reading = by_name(found, reading, where, labelled)
     names, header = names_of(found, path, reading, labelled)
-    where, flags = f"{path}, line {found.line}", Reading(reading.text, reading.label)
-    columns = find_columns(names, flags, where, labelled)
+    columns = find_columns(names, Reading(reading.text, reading.label), where, labelled)
     if not columns.text or (labelled and columns.label is None):
         raise unclear(path, found.line, found.first)
     return header, names, columns
+
+
+def by_name(found: Survey, reading: Reading, where: str, labelled: bool) -> Reading:
+    """Return the flags with names for numbers, if the first row is a header of known names.
+
+    Raises InputError if it looks like another header, that is, its label is found nowhere else.
+    """
+    first = [name.strip() for name in found.first]
+    if not reading.by_number or reading.is_of(first):
+        return reading
+    columns_by_number(reading, max(found.width, 1), where)
+    cells = {number: first[int(number) - 1] for number in reading.said}
+    try:
+        columns = find_columns(first, AS_FOUND, where, labelled)
+        known = bool(columns.text and (columns.label or not labelled))
+    except InputError:
+        known = False
+    if known or all(cell.lower() in KNOWN for cell in cells.values()):
+        text, label = tuple(cells[number] for number in reading.text), cells.get(reading.label)
+        return dataclasses.replace(reading, text=text, label=label)
+    if reading.label and found.columns[int(reading.label) - 1].first_is_alone:
+        raise InputError(
+            f"{where}: is line {found.line} a header? then say the names of its columns; else put "
+            f"one before it, as no other row has the label {cells[reading.label]}"
+        )
+    return reading
 
 
 def understood(found: Survey, path: Path, reading: Reading, labelled: bool):

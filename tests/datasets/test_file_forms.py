@@ -75,9 +75,10 @@ FORMS = {
         ("data.tsv", table([m[::-1] for m in MANY], delimiter="\t"), {}, MANY,
          "no header; column 1 is the label, column 2 is the text"),
         ("data.csv", table([(*m, "") for m in MANY]), {}, MANY, "no header; column 1 is the text"),
-        ("data.csv", table(GOODS), {"text": ("1",), "label": "2"}, GOODS, ""),
+        ("data.csv", table(GOODS), {"text": ("1",), "label": "2"}, GOODS,
+         "there is no header; column 1 is the text, column 2 is the label"),
         ("data.csv", "7,x,y\n8,z,w\n", {"text": ("3", "2"), "label": "1"},
-         [("y x", "7"), ("w z", "8")], ""),
+         [("y x", "7"), ("w z", "8")], "column 1 is the label, column 2 is the text"),
     ],
     "other separators in `.csv`": [
         ("data.csv", table(GOODS, ("text", "label"), delimiter=";"), {}, GOODS, "separated by ;"),
@@ -250,6 +251,19 @@ def test_numbers_are_names_only_in_a_header_of_numbers(tmp_path):
     assert texts == ["a lovely film", "a dull film"]
     path = write(tmp_path / "pandas.csv", f",1,2\n0,{rows.splitlines()[0]}\n")
     assert read(path, text=("2",), label="1")[0] == expected[:1]
+
+
+def test_columns_by_number_do_not_make_an_example_of_the_header(tmp_path):
+    by_number = {"text": ("1",), "label": "2"}
+    for header in (("text", "label"), ("review", "stars")):
+        path = write(tmp_path / "data.csv", table(GOODS, header))
+        examples, said = read(path, **by_number)
+        assert examples == GOODS and said.endswith(": line 1 is the header")
+    path = write(tmp_path / "data.csv", table(MANY, ("essay", "grade")))
+    message = refused(path, **by_number)
+    assert "line 1: is line 1 a header? then say the names of its columns" in message
+    path = write(tmp_path / "data.csv", table([("fine", "3"), *[(t, "1") for t, _ in MANY]]))
+    assert len(read(path, **by_number)[0]) == 13
 
 
 def python_of(message: str) -> str:
