@@ -5,9 +5,11 @@ one way with which the whole file agrees, which is surer than `csv.Sniffer`, who
 second pass reads. Neither holds more than a row in memory.
 """
 
+import collections
 import csv
 import dataclasses
 import io
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,7 @@ FASTTEXT = (
     "rows = [line.rstrip().partition(' ')[::2] for line in open({old!r}, encoding='utf-8')]; "
     "open({new!r}, 'w', encoding='utf-8').writelines(f'{{t}}\\t{{k[9:]}}\\n' for k, t in rows)"
 )
+MANY_LINES = 1000  # that a row may have in a file in which a longer one was not closed
 Row = tuple[int, list[str] | InputError]
 
 
@@ -59,23 +62,57 @@ OF_CSV = (COMMA, Dialect(";", True), Dialect("|", True), QUOTED_TAB, TAB)
 
 
 def quoted_rows(lines, delimiter: str, path: Path) -> Iterator[Row]:
-    """Yield the rows of csv.reader; what it cannot read is the last of them."""
+    """Yield the rows of csv.reader, and an InputError for each that it cannot read.
+
+    After that it goes on with the line after the one in which the bad row began: a quote that is
+    not closed has taken the others with it.
+    """
+    source, begun, again, most = by_ends(lines), [], collections.deque(), None
 
     def text():
-        for _, line in lines:
-            if isinstance(line, InputError):
-                raise line
-            yield from io.StringIO(line, newline="")  # \r alone ends a line, too
+        while item := again.popleft() if again else next(source, None):
+            begun.append(item)
+            if isinstance(item[1], InputError):
+                raise item[1]
+            if most and len(begun) > most:
+                raise csv.Error(f"more than {most} lines")
+            yield item[1]
 
     reader = csv.reader(text(), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        yield reader.line_num, InputError(f"{path}, line {reader.line_num}: {error}")
-    except InputError as error:
-        yield reader.line_num + 1, error
+    while True:
+        begun.clear()
+        try:
+            row = next(reader, None)
+        except (csv.Error, InputError) as error:
+            if not begun:
+                raise  # of the file, as an encoding that there is not
+            number = begun[0][0]
+            if isinstance(error, csv.Error):
+                what = f"{path}, line {number}: "
+                if len(begun) > 1 or "end of data" in str(error):
+                    what += "a quote that opens here is not closed at the end of its cell: "
+                error = InputError(f"{what}{error}")
+            yield number, error
+            if len(begun) > MANY_LINES:
+                most = MANY_LINES  # else each line of such a file might read all the others
+            again.extendleft(reversed(begun[1:]))
+            reader = csv.reader(text(), delimiter=delimiter, strict=True)
+            continue
+        if row is None:
+            return
+        if row:
+            yield begun[-1][0], row
+
+
+def by_ends(lines) -> Iterator[tuple[int, str | InputError]]:
+    """Yield numbered lines, or what is wrong with them; \\r alone ends a line, too."""
+    count = itertools.count(1)
+    for _, line in lines:
+        if isinstance(line, InputError):
+            yield next(count), line
+        else:
+            for part in io.StringIO(line, newline=""):
+                yield next(count), part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +155,8 @@ def survey(path: Path, dialect: Dialect, reading: Reading, longest: int | None) 
     for number, row in dialect.rows(lines, path):
         if isinstance(row, InputError):
             error = error or row
+            if dialect.quoted and not first:
+                break  # without the first row, the others say little
             continue
         if not first:
             begin, first, columns = number, row, [Values() for _ in row]

@@ -266,6 +266,49 @@ def test_columns_by_number_do_not_make_an_example_of_the_header(tmp_path):
     assert len(read(path, **by_number)[0]) == 13
 
 
+def texts_and_errors(path):
+    """Return what predict gets of a file: the texts, and where and what is bad."""
+    rows = [(where, row) for where, row, _ in records(path, labelled=False)]
+    bad = [(w, str(row)) for w, row in rows if isinstance(row, InputError)]
+    return [row["text"] for _, row in rows if not isinstance(row, InputError)], bad
+
+
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        (b'"a "bad" row",1', "expected after"),
+        (b'"never closed,1', "line 3: a quote that opens here is not closed"),
+        (b"s\xfc\xdf,1", "line 3: not UTF-8"),
+        (b"one,2,3", "3 columns instead of 2"),
+    ],
+)
+def test_rows_after_a_bad_one_are_read(line, says, tmp_path):
+    for end in (b"\n", b"\r\n"):
+        lines = [
+            b"text,label",
+            b"one,1",
+            line,
+            b"two,2",
+            b'"th',
+            b'ree",1',
+            b'"four",2',
+            line,
+            b"5,1",
+        ]
+        path = write(tmp_path / "data.csv", end.join([*lines, b""]))
+        texts, bad = texts_and_errors(path)
+        assert texts == ["one", "two", f"th{end.decode()}ree", "four", "5"]
+        assert [where for where, _ in bad] == [f"{path}, line {n}" for n in (3, 8)]
+        assert says in bad[0][1] and str(path) in bad[0][1]
+        assert says in refused(path)
+
+
+def test_a_long_file_of_quotes_that_are_not_closed_does_not_take_long(tmp_path):
+    path = write(tmp_path / "data.csv", "text,label\n" + 'a","c\n' * 3000 + "fine,1\n")
+    texts, bad = texts_and_errors(path)
+    assert (texts[-1], len(bad)) == ("fine", 3000)
+
+
 def python_of(message: str) -> str:
     return message.split("convert it with Python: ")[1]
 
