@@ -31,6 +31,7 @@ FASTTEXT = (
     "rows = [line.rstrip().partition(' ')[::2] for line in open({old!r}, encoding='utf-8')]; "
     "open({new!r}, 'w', encoding='utf-8').writelines(f'{{t}}\\t{{k[9:]}}\\n' for k, t in rows)"
 )
+MARKS = {",": "commas", ";": "semicolons", "|": "bars", "\t": "tabs"}
 MANY_LINES = 1000  # that a row may have in a file in which a longer one was not closed
 Row = tuple[int, list[str] | InputError]
 
@@ -234,7 +235,7 @@ def layout_of(
             said.append(f"line {found.line} is the header")
         said += [columns.guess] if columns.guess else []
         if len(found.first) > len(names):
-            said.append("columns at the end without a name are ignored")
+            said.append("empty columns at the end without a name are ignored")
     elif not reading.order:
         what = {columns.label: "label"} | dict.fromkeys(columns.text, "text")
         taken = [f"column {i} is the {what[n]}" for i, n in enumerate(names, 1) if n in what]
@@ -352,6 +353,10 @@ def table(path: Path, layout: Layout, reading: Reading, longest: int | None):
         elif len(row) < width or any(map(str.strip, row[layout.total :])):
             error = InputError(f"{where}: {len(row)} columns instead of {width}")
             yield where, error, None
+        elif beyond := next(filter(str.strip, row[width:]), None):
+            mark = MARKS.get(layout.dialect.delimiter, "spaces")
+            error = f"{where}: {beyond[:60]!r} is in a column without a name; a text with {mark} "
+            yield where, InputError(f"{error}must be quoted"), None
         else:
             record = dict(zip(layout.names, row, strict=False))
             record.pop("", None)

@@ -175,6 +175,11 @@ REFUSED = {
         ("data.jsonl", '{"text": "a", "label": 1, "label": 2}', "the key 'label' is there twice"),
         ("data.json", '[{"text": "a", "Text": "b", "label": 2}]', "'Text' is there twice"),
     ],
+    "a column at the end without a name that is not empty": [
+        ("data.csv", "label,text,\npos,fine,\nneg,The plot was stupid, and long\n",
+         "line 3: ' and long' is in a column without a name; a text with commas must be quoted"),
+        ("data.tsv", "label\ttext\t\npos\ta\tb\n", "a text with tabs must be quoted"),
+    ],
     "labels that are fractions": [
         ("data.csv", "text,label\na,0.5\nb,1\nc,1.5\n", "the label is 0.5, 1.5, a fraction"),
         ("data.jsonl", '{"text": "a", "label": 0.5}', "line 1: the label is 0.5, a fraction"),
