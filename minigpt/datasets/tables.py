@@ -159,6 +159,8 @@ def survey(path: Path, dialect: Dialect, reading: Reading, longest: int | None) 
             if dialect.quoted and not first:
                 break  # without the first row, the others say little
             continue
+        if is_blank(row, len(first or row)):
+            continue
         if not first:
             begin, first, columns = number, row, [Values() for _ in row]
             least = max((i + 1 for i, cell in enumerate(row) if cell.strip()), default=0)
@@ -169,6 +171,11 @@ def survey(path: Path, dialect: Dialect, reading: Reading, longest: int | None) 
             column.add(cell)
     regular = regular and error is None and len(first) > 1
     return Survey(dialect, begin, first, n, error, regular, quotes, columns)
+
+
+def is_blank(row: list[str], total: int) -> bool:
+    """Return whether no cell has content, in a file of two or more columns: it is no example."""
+    return total > 1 and not any(map(str.strip, row))
 
 
 def of_csv(path: Path, reading: Reading, labelled: bool, longest: int | None) -> Survey:
@@ -350,6 +357,8 @@ def table(path: Path, layout: Layout, reading: Reading, longest: int | None):
             continue
         if isinstance(row, InputError):
             yield where, row, None
+        elif is_blank(row, layout.total):
+            continue
         elif len(row) < width or any(map(str.strip, row[layout.total :])):
             error = InputError(f"{where}: {len(row)} columns instead of {width}")
             yield where, error, None

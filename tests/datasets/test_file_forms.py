@@ -314,6 +314,20 @@ def test_a_long_file_of_quotes_that_are_not_closed_does_not_take_long(tmp_path):
     assert (texts[-1], len(bad)) == ("fine", 3000)
 
 
+@pytest.mark.parametrize("blank", [",", ", ", " ", ",,,"])
+def test_rows_without_content_are_skipped(blank, tmp_path):
+    rows = table(GOODS).splitlines()
+    for header in ("text,label", "pos,label"):
+        lines = [",", header, blank, rows[0], blank, rows[1], blank, ""]
+        path = write(tmp_path / "data.csv", "\n".join(lines))
+        how = {} if header == "text,label" else {"text": ("pos",), "label": "label"}
+        assert read(path, **how)[0] == GOODS
+    path = write(tmp_path / "data.csv", "\n".join(["text;label", ";;;", "a;1", ";", ""]))
+    assert read(path)[0] == [("a", "1")] and texts_and_errors(path) == (["a"], [])
+    path = write(tmp_path / "one.csv", "text\na\n \n")
+    assert texts_and_errors(path) == (["a", " "], [])  # of one column, a row is a text
+
+
 def python_of(message: str) -> str:
     return message.split("convert it with Python: ")[1]
 
