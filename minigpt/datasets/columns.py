@@ -11,9 +11,11 @@ from pathlib import Path
 from minigpt.edge.errors import InputError, first_few
 
 TEXT_COLUMNS = ("text", "sentence", "content")  # the first that is there
-USUAL_TEXTS = ("review", "review_text", "message", "tweet", "body", "comment", "headline", "v2")
+USUAL_TEXTS = ("review", "review_text", "review text", "reviewtext", "message", "tweet", "body")
+USUAL_TEXTS += ("comment", "comment_text", "comment text", "headline", "phrase", "v2")
 TITLED = ("title", "description")  # read together
-USUAL_LABELS = ("sentiment", "category", "class", "target", "stars", "rating", "topic", "v1")
+USUAL_LABELS = ("sentiment", "category", "class", "class index", "class_index", "target", "stars")
+USUAL_LABELS += ("rating", "score", "overall", "topic", "v1")
 EXTRA = ("pair", "kind", "split")
 KNOWN = {*TEXT_COLUMNS, *USUAL_TEXTS, *TITLED, *USUAL_LABELS, "label"}
 FLAGS = "say --text-column and --label-column"
@@ -188,13 +190,21 @@ def columns_by_number(reading: Reading, width: int, where: str) -> list[str]:
     return names
 
 
-def unclear(path: Path, line: int, first: list[str]) -> InputError:
-    """Return the error for a file whose columns are not understood, with its first line."""
+def unclear(path: Path, line: int, first: list[str], found: Columns | None = None) -> InputError:
+    """Return the error for a file whose columns are not understood, with its first line.
+
+    It says which column was `found`, if one of text and label was.
+    """
     shown = " | ".join(cell if len(cell) < 60 else cell[:60] + " ..." for cell in first[:12])
+    known, flags = "", f"; {FLAGS}, by name, or by number from 1 if there is no header"
+    if found and bool(found.text) != (found.label is not None):
+        what, other = ("text", "label") if found.text else ("label", "text")
+        names = " and ".join(found.text or [found.label])
+        known = f" ({what} is the column {names}, but no column is known to be the {other}; "
+        known, flags = f"{known}say --{other}-column NAME)", ""
     return InputError(
-        f"{path}, line {line}: neither a header with {'|'.join(TEXT_COLUMNS)} and label, nor two "
-        f"columns (text, label) that tell themselves apart; {FLAGS}, by name, or by number from 1 "
-        f"if there is no header. The first line: {shown}"
+        f"{path}, line {line}: neither a header with {'|'.join(TEXT_COLUMNS)} and label{known}, "
+        f"nor two columns (text, label) that tell themselves apart{flags}. The first line: {shown}"
     )
 
 

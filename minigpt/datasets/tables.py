@@ -263,7 +263,7 @@ def columns_of(
     names, header = names_of(found, path, reading, labelled)
     columns = find_columns(names, Reading(reading.text, reading.label), where, labelled)
     if not columns.text or (labelled and columns.label is None):
-        raise unclear(path, found.line, found.first)
+        raise unclear(path, found.line, found.first, columns if header else None)
     return header, names, columns
 
 
@@ -320,15 +320,16 @@ def names_of(found: Survey, path: Path, reading: Reading, labelled: bool):
         return columns_by_number(reading, found.width, where), False
     if reading.text or reading.label is not None:
         return first[:named], True
+    columns = None
     if keys & KNOWN and found.dialect != SPACE:
         columns = find_columns(first, AS_FOUND, where, labelled)
         if columns.text and (columns.label or not labelled):
             return first[:named], True
         if "label" in keys:
-            raise unclear(path, found.line, found.first)
+            raise unclear(path, found.line, found.first, columns)
     names = reading.order or names_without_header(found, labelled)
     if names is None or len(names) != found.width:
-        raise unclear(path, found.line, found.first)
+        raise unclear(path, found.line, found.first, columns)
     return list(names), False
 
 

@@ -47,6 +47,10 @@ FORMS = {
         other("Tweet", "target"),
         other("body", "rating"),
         other("review", "stars"),
+        other("reviewText", "overall"),
+        other("comment_text", "score"),
+        other("Phrase", "Class Index"),
+        other("Review Text", "class_index"),
         ("data.csv", table(GOODS, ("text", "topic")), {}, GOODS, "label is the column topic"),
         ("data.csv", ",review,stars\n0,so good,5\n", {}, [("so good", "5")], "text is the column"),
     ],
@@ -155,7 +159,11 @@ ROWS = "".join(f"{i % 3} films\t{i % 2}\n" for i in range(40))
 REFUSED = {
     "columns that are not understood": [
         ("data.csv", "essay,grade\nso good,1\nbad,0\nfine,1\n", "The first line: essay | grade"),
-        ("data.csv", "title,label\nso good,1\n", "line 1: neither a header"),
+        ("data.csv", "title,grade\nso good,1\n", "line 1: neither a header"),
+        ("data.csv", "title,label\nso good,1\n", "label is the column label, but no column is known "
+         "to be the text; say --text-column NAME"),
+        ("data.csv", "text,grade,id\nso good,1,7\n", "text is the column text, but no "
+         "column is known to be the label; say --label-column NAME"),
         ("data.csv", "review,stars,rating\nso good,1,2\n", "is the label stars or rating?"),
         ("data.csv", "review,body,label\nso good,a,2\n", "is the text review or body?"),
         ("data.tsv", "1\t2\t3\n1\t2\t3\n1\t2\t3\n", "say --text-column and --label-column"),
