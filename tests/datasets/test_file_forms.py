@@ -160,8 +160,8 @@ REFUSED = {
     "columns that are not understood": [
         ("data.csv", "essay,grade\nso good,1\nbad,0\nfine,1\n", "The first line: essay | grade"),
         ("data.csv", "title,grade\nso good,1\n", "line 1: neither a header"),
-        ("data.csv", "title,label\nso good,1\n", "label is the column label, but no column is known "
-         "to be the text; say --text-column NAME"),
+        ("data.csv", "title,label\nso good,1\n", "label is the column label, but no column is "
+         "known to be the text; say --text-column NAME"),
         ("data.csv", "text,grade,id\nso good,1,7\n", "text is the column text, but no "
          "column is known to be the label; say --label-column NAME"),
         ("data.csv", "review,stars,rating\nso good,1,2\n", "is the label stars or rating?"),
