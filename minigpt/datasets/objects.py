@@ -28,7 +28,7 @@ def objects(path: Path, reading: Reading, labelled: bool, longest: int | None):
 
     listed = list_of(path, reading) if path.suffix.lower() == ".json" else None
     items = parsed_lines(path, reading, longest) if listed is None else enumerate(listed, 1)
-    first = None  # where the first object is, and the names of its text and label
+    first = None  # where the first object is, what its columns are, and whether that is a guess
     for number, item in items:
         where = f"{path}, {'line' if listed is None else 'item'} {number}"
         columns = None
@@ -39,8 +39,8 @@ def objects(path: Path, reading: Reading, labelled: bool, longest: int | None):
                 item = InputError(f"{where}{str(error).removeprefix(str(path))}")
             else:
                 names = in_words(columns)
-                first = first or (where, names)
-                if names != first[1]:
+                first = first or (where, names, columns.guess)
+                if names != first[1] and (columns.guess or first[2]):
                     item = InputError(
                         f"{where}: {names}, but in {first[0]} {first[1]}; say --text-column NAME "
                         "and --label-column NAME"

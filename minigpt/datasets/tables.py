@@ -242,7 +242,8 @@ def layout_of(
             said.append(f"line {found.line} is the header")
         said += [columns.guess] if columns.guess else []
         if len(found.first) > len(names):
-            said.append("empty columns at the end without a name are ignored")
+            empty = "" if reading.said else "empty "  # else one that is not is refused, see table
+            said.append(f"{empty}columns at the end without a name are ignored")
     elif not reading.order:
         what = {columns.label: "label"} | dict.fromkeys(columns.text, "text")
         taken = [f"column {i} is the {what[n]}" for i, n in enumerate(names, 1) if n in what]
@@ -363,10 +364,11 @@ def table(path: Path, layout: Layout, reading: Reading, longest: int | None):
         elif len(row) < width or any(map(str.strip, row[layout.total :])):
             error = InputError(f"{where}: {len(row)} columns instead of {width}")
             yield where, error, None
-        elif beyond := next(filter(str.strip, row[width:]), None):
+        elif (beyond := next(filter(str.strip, row[width:]), None)) and not reading.said:
             mark = MARKS.get(layout.dialect.delimiter, "spaces")
             error = f"{where}: {beyond[:60]!r} is in a column without a name; a text with {mark} "
-            yield where, InputError(f"{error}must be quoted"), None
+            error += "must be quoted, or leave it out with --text-column and --label-column"
+            yield where, InputError(error), None
         else:
             record = dict(zip(layout.names, row, strict=False))
             record.pop("", None)

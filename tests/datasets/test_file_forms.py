@@ -456,3 +456,13 @@ def test_an_object_in_another_order_or_with_other_keys_is_read_by_its_own(tmp_pa
     rows = [{"text": "a", "label": 1}, {"label": 2, "sentence": "b"}, {"Text": "c", "label": 3}]
     path = write(tmp_path / "d.jsonl", "\n".join(map(json.dumps, rows)))
     assert [(e.text, e.label) for e in read_examples(path)] == [("a", "1"), ("b", "2"), ("c", "3")]
+
+
+def test_text_in_a_column_without_a_name_is_left_out_where_the_columns_are_named(tmp_path):
+    """As in the usual file of text messages, some of which go on in columns without a name."""
+    path = tmp_path / "spam.csv"
+    path.write_text('v1,v2,,\nham,see you,,\nspam,"win, now"," 150 ppw",\n', encoding="utf-8")
+    with pytest.raises(InputError, match="line 3: ' 150 ppw' is in a column without a name"):
+        read_examples(path)
+    examples = read_examples(path, Reading(text=("v2",), label="v1"))
+    assert [e.text for e in examples] == ["see you", "win, now"]

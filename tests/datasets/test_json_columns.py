@@ -1,4 +1,4 @@
-"""In JSON, text and label are under the same keys in every object, or the file is refused."""
+"""In JSON, keys that are guessed to be text and label are the same in every object."""
 
 import json
 
@@ -21,10 +21,15 @@ def test_an_object_without_the_key_of_the_others_is_not_read_by_another_key(tmp_
         read_examples(path)
 
 
-def test_the_text_is_under_one_key_in_all_objects(tmp_path):
+def test_a_guessed_key_is_that_of_all_objects(tmp_path):
     path = write(tmp_path / "t.jsonl", [{"text": "a", "label": 1}, {"body": "b", "label": 0}])
     with pytest.raises(InputError, match=r"line 2: .* body .*, but in .*line 1 .* text"):
         read_examples(path)
+
+
+def test_names_that_are_no_guess_may_differ(tmp_path):
+    path = write(tmp_path / "t.jsonl", [{"text": "a", "label": 1}, {"content": "b", "label": 0}])
+    assert [e.text for e in read_examples(path)] == ["a", "b"]
 
 
 def test_other_keys_may_differ(tmp_path):
