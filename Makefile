@@ -13,7 +13,7 @@ lint: .venv/tested
 	$(RUN) -m ruff format --check .
 
 fuzz: .venv/tested  ## 10,000 damaged and hostile files; FUZZ="--files N --seed S" for others
-	PYTHONPATH=. $(RUN) tests/cli/fuzz.py $(FUZZ)
+	PYTHONPATH=.:tests $(RUN) tests/cli/fuzz.py $(FUZZ)
 
 bench: .venv/tested  ## ours against transformers, ten minutes; BENCH=--small for a first try
 	$(RUN) benchmarks/speed.py $(BENCH)
