@@ -17,7 +17,7 @@ from minigpt.cli.train_flags import parse, settle
 from minigpt.data import tokenize
 from minigpt.datasets import Reading, load_dataset
 from minigpt.edge.files import check_output_folder
-from minigpt.fast import precompute, reuse_memory
+from minigpt.fast import compile_blocks, precompute, reuse_memory
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze, frozen_unchanged, names_to_train
 from minigpt.parallel import joined
@@ -35,7 +35,7 @@ def job(typed, clock, group):
     """Load, freeze, train, test, save; or, with --resume, continue where a run was stopped."""
     torch.manual_seed(typed.seed)
     say, note = voices(typed.quiet, group.rank)
-    out = Path(typed.resume) if typed.resume else typed.out
+    out = Path(typed.resume or typed.out) if typed.resume or typed.out else None
     if group.rank == 0 and not typed.resume:
         out = check_output_folder(typed.out)
 
@@ -55,9 +55,7 @@ def job(typed, clock, group):
     names = added or names_to_train(model.transformer, *policy)
     freeze(model, names)
     if typed.compile:
-        blocks = model.transformer.h  # of the last one, fast/ calls the two parts by themselves
-        for module in (*blocks, blocks[-1].attn, blocks[-1].mlp):
-            module.compile(dynamic=True)
+        compile_blocks(model.transformer)
 
     # 3. Text -> ids
     how = tokenizer, settings["max_length"], typed.append_end, typed.keep

@@ -35,6 +35,7 @@ def fill(template: str, results: dict) -> str:
 
 
 def main():
+    """Run explain, keep its results and figures, and fill the page."""
     if sys.argv[1:] != ["--only-text"]:
         with tempfile.TemporaryDirectory() as folder:
             explain(["--weights", "tiny", "--data", "mirrored", "--out", folder])

@@ -70,6 +70,7 @@ def canvas(height: float, rows: int = 1, columns: int = 1, **options):
 
 
 def font(size: float):
+    """Return a font of one size, to measure words by."""
     from matplotlib.font_manager import FontProperties
 
     return FontProperties(size=size)
@@ -85,6 +86,7 @@ def title(figure, result: dict) -> None:
 
 
 def percent_axis(axis) -> None:
+    """Label an axis of shares in percent."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(steps=(1, 2, 5, 10)))
@@ -151,6 +153,7 @@ def line(axes, x: list, rows: list[dict], colour: str, mark: str, label: str, in
 
 
 def reference_line(axes, y: float, name: str) -> None:
+    """Draw a dashed line, and say what it is."""
     axes.axhline(y, color=INK, ls=DASHES, lw=1)
     right = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 9.5}
     axes.annotate(name, (0.99, y), **right)

@@ -82,6 +82,7 @@ def cut_vectors(study: Study, texts: Tokens) -> np.ndarray:  # -> (N, cuts, C)
 
 
 def title_of(kind: str, at: int) -> str:
+    """Return what is cut, in words."""
     return {
         "nothing": "nothing is cut",
         "from": f"cut in block {at} and above" if at else "cut in all blocks",
@@ -133,6 +134,7 @@ def among_equal(study: Study, vectors: dict, key) -> dict:
 
 
 def finding(rows: dict, length: dict, study: Study) -> str:
+    """Return what the cuts show, in words."""
     blocks = len(study.trunk.h)
     half = max(1, blocks // 2)
     whole, none = rows["nothing_0"], rows["from_0"]

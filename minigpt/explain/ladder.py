@@ -133,6 +133,7 @@ def few_texts(study: Study, n: int, seed: int) -> Tokens:
 
 
 def table_with_parameters(rungs: dict) -> dict:
+    """Return the table of the rungs, with their trainable parameters."""
     table = accuracy_table("trained", {row["title"]: row for row in rungs.values()})
     table["columns"].insert(1, "trainable parameters")
     for cells, row in zip(table["rows"], rungs.values(), strict=True):
@@ -154,6 +155,7 @@ def draw(result: dict):
 
 
 def draw_rungs(axes, rungs: list[dict]) -> None:
+    """Draw each rung: accuracy over trainable parameters."""
     axes.set_xscale("log")
     x = 0.0
     for row in rungs:
@@ -171,6 +173,7 @@ def draw_rungs(axes, rungs: list[dict]) -> None:
 
 
 def draw_curves(axes, result: dict) -> None:
+    """Draw accuracy over the number of labelled texts."""
     colours = (figures.RED, figures.BLUE, figures.GREEN)
     for (key, points), colour, mark in zip(result["curves"].items(), colours, "oDs", strict=False):
         x = [point["texts"] for point in points]

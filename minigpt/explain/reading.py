@@ -103,6 +103,7 @@ def accuracy_and_confidence(study: Study, logits) -> dict:  # (N, 2)
 
 
 def finding(half: dict, whole: dict) -> str:
+    """Return what reading half of a text, and all of it, shows, in words."""
     anywhere, at_ends = (
         [percent(row[way]["accuracy"]) for row in (half, whole)] for way in ("anywhere", "at ends")
     )

@@ -75,6 +75,7 @@ def measure(study: Study) -> dict:
 
 
 def finding(study: Study, chosen: str, best: dict, good: dict, bad: dict) -> str:
+    """Return how well the chosen prompt does, in words."""
     ordered = f", with {percent(best['pairs'])} of the pairs in order" if "pairs" in best else ""
     return (
         f"After {chosen}, chosen on dev, comparing how probable {len(good)} good and {len(bad)} "
@@ -98,6 +99,7 @@ def preferences(study: Study, split: str, good: dict, bad: dict) -> torch.Tensor
 
 
 def after_prompt(study: Study, texts: Tokens, prompt: list, good: dict, bad: dict) -> torch.Tensor:
+    """Return the log odds of a good word against a bad one behind texts and a prompt: (N,)."""
     room = study.checkpoint.config.n_positions - len(prompt)
     ids = [np.append(ids[:room], prompt).astype(np.int64) for ids in texts.ids]
     prompted = dataclasses.replace(texts, ids=ids)

@@ -6,13 +6,14 @@ on and in bfloat16; `Classifier` for `PartialClassifier`; plain layers for `pack
 
 from minigpt.fast.frozen import FrozenPart, precompute
 from minigpt.fast.packing import packed, packed_to_generate
-from minigpt.fast.partial import PartialClassifier
+from minigpt.fast.partial import PartialClassifier, compile_blocks
 from minigpt.fast.process import one_thread, reuse_memory
 from minigpt.fast.store import stored
 
 __all__ = [
     "FrozenPart",
     "PartialClassifier",
+    "compile_blocks",
     "one_thread",
     "packed",
     "packed_to_generate",

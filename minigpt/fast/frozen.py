@@ -41,20 +41,16 @@ def first_trainable(trunk: GPT2) -> int:
     return max(0, [*trained, True].index(True) - 1)  # the first part is before block 0
 
 
-def all_frozen(model: PartialClassifier) -> bool:
-    """Return whether all of the trunk is frozen, so that pooled vectors can be stored."""
-    return first_trainable(model.transformer) > len(model.transformer.h)
-
-
 @dataclasses.dataclass(frozen=True)
 class StoredVectors(Vectors):
     """Pooled vectors, mapped from disk in the order in which they were computed."""
 
     places: np.ndarray  # (N,): where the vector of text i is
 
-    def batch(self, texts: np.ndarray):  # (B,) indices -> ((B, C),), (B,)
+    def batch(self, indices: np.ndarray):  # (B,) -> ((B, C),), (B,)
         """Return (vectors,), labels."""
-        return (torch.from_numpy(self.x[self.places[texts]]),), self.labels[torch.from_numpy(texts)]
+        x = torch.from_numpy(self.x[self.places[indices]])
+        return (x,), self.labels[torch.from_numpy(indices)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +92,7 @@ class FrozenPart:
     def __init__(self, model: PartialClassifier):
         self.model, self.first = model, first_trainable(model.transformer)
         self.trunk = packed(model.transformer, self.first, model.dtype)
-        self.pooling = model.pooling if all_frozen(model) else None
+        self.pooling = model.pooling if self.first > len(self.trunk.h) else None
         self.device = model.score.weight.device
 
     @torch.no_grad()
@@ -131,7 +127,7 @@ def precompute(
     k = first_trainable(model.transformer)
     if k == 0:
         return texts
-    pooled = all_frozen(model)
+    pooled = k > len(model.transformer.h)
     sizes = np.ones_like(texts.lengths) if pooled else texts.lengths
     batches = token_batches(texts.lengths, TOKENS_AT_ONCE[model.score.weight.device.type])
     order, starts = np.concatenate(batches), np.empty_like(sizes)
@@ -154,7 +150,7 @@ def precompute(
 
 def depends_on(model: PartialClassifier, texts: Tokens, checkpoint: Checkpoint) -> dict:
     """Return everything that the hidden states of the frozen part depend on."""
-    added = hashlib.sha256()
+    k, added = first_trainable(model.transformer), hashlib.sha256()
     with torch.device("meta"):
         official = dict(GPT2(checkpoint.config).named_parameters())
     own = [*model.transformer.named_parameters(), *model.transformer.named_buffers()]
@@ -167,8 +163,8 @@ def depends_on(model: PartialClassifier, texts: Tokens, checkpoint: Checkpoint) 
         "config": dataclasses.asdict(checkpoint.config),
         "ids": sha256_of_ids(texts),
         "added": added.hexdigest(),
-        "first": first_trainable(model.transformer),
-        "pooling": model.pooling if all_frozen(model) else None,
+        "first": k,
+        "pooling": model.pooling if k > len(model.transformer.h) else None,
         "dtype": str(model.dtype),
         "device": model.score.weight.device.type,
     }

@@ -37,6 +37,12 @@ def pool_from(trunk: GPT2, x, lengths, pooling: str, first=0):  # (B, T) or (B, 
     return trunk.ln_f(x)[:, 0].float()
 
 
+def compile_blocks(trunk: GPT2) -> None:
+    """Compile the blocks, and the two parts of the last one, which `pool_from` calls separately."""
+    for module in (*trunk.h, trunk.h[-1].attn, trunk.h[-1].mlp):
+        module.compile(dynamic=True)
+
+
 class PartialClassifier(Classifier):
     """A classifier that reads token ids, or, from block `first` on, hidden states.
 

@@ -7,7 +7,7 @@ import torch
 from conftest import random_trunk
 
 from minigpt.classifier import POOLINGS, Classifier
-from minigpt.fast.partial import PartialClassifier, run_blocks
+from minigpt.fast.partial import PartialClassifier, compile_blocks, pool_from, run_blocks
 
 BEHIND = 4  # blocks 0 to 2, and ln_f, which counts as block 3
 
@@ -71,3 +71,19 @@ def test_in_bfloat16_parameters_vectors_and_logits_stay_in_float32():
     assert ours.dtype == model(*batch).dtype == torch.float32
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert 0 < (ours - expected).norm() < 0.02 * expected.norm()
+
+
+def test_compiling_reaches_what_is_called_of_the_last_block():
+    """With the last token pooled, its attention and MLP are called, and the block is not."""
+    trunk = random_trunk()
+    compile_blocks(trunk)
+    called = []
+    for name, module in trunk.named_modules():
+        module.register_forward_pre_hook(lambda module, _, name=name: called.append(name))
+    compiled = {n for n, m in trunk.named_modules() if m._compiled_call_impl is not None}
+    with torch.compiler.set_stance("force_eager"):
+        pool_from(trunk, torch.tensor([[1, 2, 3]]), torch.tensor([3]), "last")
+    last = len(trunk.h) - 1
+    assert f"h.{last}" not in called
+    assert {f"h.{i}" for i in range(last)} | {f"h.{last}.attn", f"h.{last}.mlp"} <= compiled
+    assert {f"h.{last}.attn", f"h.{last}.mlp"} <= {*called}
