@@ -116,7 +116,10 @@ def in_two(forks, *flags) -> list[int]:
 
 
 def test_one_of_two_processes_can_be_killed_and_the_run_goes_on(forks, checkpoint, texts, tmp_path):
-    """With dropout, which each process draws for itself: every process's random state counts."""
+    """With dropout, which each process draws for itself: every process's random state counts.
+
+    Killed at any moment after the two have joined; until then one waits for the other.
+    """
     flags = ["--weights", checkpoint, "--data", texts, *QUICK]
     began = time.monotonic()
     both = in_two(forks, *flags, "--out", tmp_path / "whole")
@@ -124,9 +127,12 @@ def test_one_of_two_processes_can_be_killed_and_the_run_goes_on(forks, checkpoin
     longest = time.monotonic() - began
     moment, killed, folder = random.Random(1), [], tmp_path / "parts"
     while not (folder / "run.json").exists():
+        history = folder / "history.jsonl"  # written anew once the two have joined
+        before = history.stat().st_ino if history.exists() else None
         both = in_two(forks, *how_to_start(folder, flags))
         if len(killed) < 4:
-            time.sleep(moment.uniform(0.2, 0.8) * longest)
+            wait_for(lambda h=history, b=before: h.exists() and h.stat().st_ino != b)
+            time.sleep(moment.uniform(0, 0.4) * longest)
             victim = moment.randrange(2)
             os.kill(both[victim], signal.SIGKILL)
         statuses = [forks.wait(process) for process in both]
