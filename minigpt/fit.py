@@ -26,7 +26,7 @@ class Recipe:
     epochs: int
     batch_size: int  # texts at once
     lr: float  # the highest learning rate
-    weight_decay: float
+    weight_decay: float | tuple[float, ...]  # several: see head.py
     warmup: float  # share of the steps in which the learning rate rises
     clip: float  # the largest norm of the gradient, over all parameters together
     accumulate: int  # batches per step
@@ -44,7 +44,6 @@ class Training:
     recipe: Recipe
     texts: int  # to train on, in each epoch
     optimizer: torch.optim.Optimizer
-    best: dict[str, torch.Tensor]  # the trained parameters at the epoch with the lowest dev loss
     step: int = 0  # steps taken
     # For each step of this epoch, the sum of the losses of its texts
     losses: list[torch.Tensor] = dataclasses.field(default_factory=list)
@@ -71,7 +70,7 @@ class Training:
     @classmethod
     def of(cls, model: nn.Module, recipe: Recipe, texts: int) -> "Training":
         """Return a training, not yet begun, of all parameters that require a gradient."""
-        return cls(model, recipe, texts, make_optimizer(model, recipe), values_of(model))
+        return cls(model, recipe, texts, make_optimizer(model, recipe))
 
 
 class Alone:
@@ -98,8 +97,12 @@ def fit(t: Training, train, dev, group=ALONE):
     """Train, and yield after each step and each evaluation: the caller may save, show or stop.
 
     `train` and `dev` are examples that serve batches, such as `Tokens`. An epoch that was left in
-    the middle continues with its next step. At the end the model has the parameters of the epoch
-    with the lowest dev loss; until then, it has the current ones. Epoch 0 is the start.
+    the middle continues with its next step. Epoch 0 is the start.
+
+    What the last epoch leaves is kept. The rate has fallen to 0 by then, and no epoch is chosen by
+    dev: the lowest loss on dev often comes early, when the model is less sure of itself, of its
+    mistakes too, while later epochs are right more often; and on a small dev set the best of many
+    accuracies is mostly luck. docs/tuning.md has the three compared.
     """
     if not t.history:
         assess(t, dev, group)
@@ -112,9 +115,6 @@ def fit(t: Training, train, dev, group=ALONE):
             yield t
         assess(t, dev, group)
         yield t
-    with torch.no_grad():
-        for name, parameter in trainable(t.model).items():
-            parameter.copy_(t.best[name])
 
 
 def steps_of(examples, recipe: Recipe, epoch: int) -> list[list[np.ndarray]]:
@@ -124,9 +124,16 @@ def steps_of(examples, recipe: Recipe, epoch: int) -> list[list[np.ndarray]]:
 
 
 def loss_of(t: Training, logits, labels, reduction="mean") -> torch.Tensor:  # (B, K), (B,)
-    """Return the cross-entropy, each class with its weight if there are weights."""
-    weights = None if t.class_weights is None else t.class_weights.to(logits)
-    return F.cross_entropy(logits, labels, weights, reduction=reduction)
+    """Return the cross-entropy, each class with its weight if there are weights.
+
+    Of P heads that are trained side by side, (B, K, P), the mean.
+    """
+    weights, heads = None if t.class_weights is None else t.class_weights.to(logits), 1
+    if logits.dim() == 3:
+        heads = logits.size(2)
+        labels = labels[:, None].expand(-1, heads)
+    loss = F.cross_entropy(logits, labels, weights, reduction=reduction)
+    return loss / heads if reduction == "sum" else loss
 
 
 def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> None:
@@ -155,20 +162,22 @@ def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> 
 
 
 def assess(t: Training, dev, group=ALONE) -> None:
-    """Evaluate on dev, before training or after an epoch; keep the parameters if they are the best.
+    """Evaluate on dev, before training or after an epoch, and add a line to the history.
 
-    The loss decides, not the accuracy: on a small dev set the best of many accuracies is mostly
-    luck. The loss on train is the mean of the steps' losses: nothing in train is read again.
+    Of several heads, the line has the one with the lowest loss. The loss on train is the mean of
+    the steps' losses: nothing in train is read again.
     """
     line = {"epoch": len(t.history), "step": t.step}
     if t.losses:
         line["lr"] = learning_rate(t.step - 1, t.steps, t.recipe)
         line["train_loss"] = torch.stack(t.losses).sum().item() / t.texts
     logits = evaluate(t.model, dev, group)
+    if logits.dim() == 3:
+        losses = torch.stack([loss_of(t, head, dev.labels) for head in logits.unbind(2)])
+        line["head"] = losses.argmin().item()
+        logits = logits[..., line["head"]]
     line["dev_loss"] = loss_of(t, logits, dev.labels).item()
     line["dev_accuracy"] = (logits.argmax(1) == dev.labels).double().mean().item()
-    if line["dev_loss"] < min((before["dev_loss"] for before in t.history), default=math.inf):
-        t.best = values_of(t.model)
     t.losses = []
     t.history.append(line)
 
@@ -219,17 +228,7 @@ def to_device(inputs, device: torch.device) -> list:
     return [x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in inputs]
 
 
-def values_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of what is trained, by name."""
-    return {name: p.detach().clone() for name, p in trainable(model).items()}
-
-
 def train_to_end(t: Training, train, dev) -> None:
     """Train without a stop."""
     for _ in fit(t, train, dev):
         pass
-
-
-def best_epoch(t: Training) -> dict:
-    """Return the line of history of the epoch whose parameters are kept."""
-    return min(t.history, key=lambda line: line["dev_loss"])

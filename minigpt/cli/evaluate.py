@@ -45,15 +45,15 @@ def evaluate(argv: list[str]) -> None:
             f"--data {args.data} has the label {first_few(sorted(unknown))}, which {args.run} does "
             f"not know (its labels: {first_few(run.labels)})"
         )
-    logits, truncated = read(run, FrozenPart(run.model), examples)
+    logits, tokens = read(run, FrozenPart(run.model), examples)
     if not logits.isfinite().all():
         raise InputError("the logits of some texts are not finite: damaged weights?")
     test = summarize(logits, examples, run.labels)
     if args.json:
-        data = {"name": args.data, "labels": run.labels, "truncated": truncated}
+        data = {"name": args.data, "labels": run.labels, "truncated": tokens.truncated}
         print(json.dumps({"run": args.run, "data": data, "test": test}, indent=2))
         return
     rows = [*runs.rows_of_test(test, run.labels), ("texts", f"{len(examples)} of {args.data}")]
-    if truncated:
-        rows.append(("", cut_at(run, truncated, len(examples))))
+    if tokens.truncated:
+        rows.append(("", cut_at(run, tokens.truncated, len(examples))))
     print(runs.in_columns([*rows, ("run", args.run)]))

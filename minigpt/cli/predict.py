@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from minigpt.cli.flag_types import DEVICES, add_reading, device_of
 from minigpt.cli.program import Parser, voices
-from minigpt.data import Example, tokenize
+from minigpt.data import Example, Tokens, tokenize
 from minigpt.datasets import (
     LONGEST_LINE,
     Reading,
@@ -139,11 +140,11 @@ def pass_over(error: InputError, where: str, bad: Skipped | None) -> None:
     bad.add(where)
 
 
-def read(run: Run, part: FrozenPart, examples: list[Example]) -> tuple[torch.Tensor, int]:
-    """Return the logits, (N, K), and how many texts were cut."""
+def read(run: Run, part: FrozenPart, examples: list[Example]) -> tuple[torch.Tensor, Tokens]:
+    """Return the logits, (N, K), and the texts as they were read."""
     how = run.tokenizer, run.max_length, run.append_end, run.keep
     tokens = tokenize(examples, run.labels, *how)
-    return read_all(part.logits, tokens, part.device), tokens.truncated
+    return read_all(part.logits, tokens, part.device), tokens
 
 
 def unlabelled(run: Run, texts: list[str]) -> list[Example]:
@@ -163,6 +164,34 @@ def cut_at(run: Run, cut: int, texts: int) -> str:
     )
 
 
+class Remarks:
+    """What is to be said of texts that were read: how many were cut, empty, or unlike train's."""
+
+    def __init__(self, run: Run):
+        self.run, self.count, self.cut, self.empty, self.unlike = run, 0, 0, 0, 0
+
+    def add(self, texts: list[str], tokens: Tokens) -> None:
+        self.count, self.cut = self.count + len(texts), self.cut + tokens.truncated
+        empty = np.array([not text.strip() for text in texts])
+        self.empty += int(empty.sum())
+        if self.run.train_lengths:
+            least, most = self.run.train_lengths
+            unlike = (2 * tokens.lengths < least) | (tokens.lengths > 2 * most)
+            self.unlike += int((unlike & ~empty).sum())
+
+    def lines(self) -> Iterator[str]:
+        if self.cut:
+            yield cut_at(self.run, self.cut, self.count)
+        if self.empty:
+            yield f"{self.empty} of {self.count} texts are empty: their answer means nothing"
+        if self.unlike:
+            least, most = self.run.train_lengths
+            yield (
+                f"{self.unlike} of {self.count} texts are much shorter or longer than all it was "
+                f"trained on, {least} to {most} tokens: do not trust their answers"
+            )
+
+
 def predict(argv: list[str]) -> None:
     """Classify texts with a trained run."""
     parser = Parser(prog="python -m minigpt predict", description=predict.__doc__)
@@ -178,18 +207,18 @@ def predict(argv: list[str]) -> None:
     add("--device", default="auto", choices=DEVICES, help="auto: a GPU if there is one")
     args = parser.parse_intermixed_args(argv)
     run = load_run(args.run, device_of(args.device))
-    part, skipped, count, cut = FrozenPart(run.model), Skipped(), 0, 0
+    part, skipped, remarks = FrozenPart(run.model), Skipped(), Remarks(run)
     try:
         for chunk in chunks_of(args, skipped):
             if chunk:
-                logits, truncated = read(run, part, unlabelled(run, chunk))
-                count, cut = count + len(chunk), cut + truncated
+                logits, tokens = read(run, part, unlabelled(run, chunk))
+                remarks.add(chunk, tokens)
                 for text, row in zip(chunk, logits.softmax(1).tolist(), strict=True):
                     print(answer(text, dict(zip(run.labels, row, strict=True)), args.json))
             sys.stdout.flush()
     finally:
-        if cut:
-            print(cut_at(run, cut, count), file=sys.stderr)
+        for line in remarks.lines():
+            print(line, file=sys.stderr)
     if skipped.count:
         where = ", ".join(skipped.first) + " ..." * (skipped.count > len(skipped.first))
         print(f"skipped {skipped.count} bad lines: {where}", file=sys.stderr)

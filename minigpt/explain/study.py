@@ -150,7 +150,7 @@ class Study:
     # --- probes ---
 
     def probe(self, vectors: dict[str, torch.Tensor]) -> torch.Tensor:  # (N, C) by split -> (K, C)
-        """Fit a linear probe on the vectors of train; the loss on dev chooses the epoch.
+        """Fit a linear probe on the vectors of train; dev chooses the weight decay.
 
         Texts that have no such vector, NaN instead, are left out.
         """

@@ -38,6 +38,8 @@ class Run:
     labels: tuple[str, ...]
     recipe: dict  # every flag of train.py; of a folder of transformers, those that reading needs
     checkpoint: Checkpoint
+    # The fewest and the most tokens of a text it was trained on; earlier runs do not say
+    train_lengths: tuple[int, int] | None = None
 
     @property
     def append_end(self) -> bool:
@@ -76,6 +78,7 @@ def save_run(folder: Path, model: Classifier, metrics: dict) -> None:
     run = {
         "weights": metrics["weights"],
         "labels": metrics["data"]["labels"],
+        "train_lengths": metrics["data"]["train_lengths"],
         "recipe": metrics["recipe"],
         "learned": sorted(learned),
     }
@@ -109,7 +112,8 @@ def load_run(folder: str, device: str = "cpu") -> Run:
     freeze(model, {*saved["learned"]} if model.dtype != torch.float32 else set())
     model.load_state_dict(learned, strict=False)
     tokenizer = open_tokenizer(checkpoint)
-    return Run(model.eval().to(device), tokenizer, labels, recipe, checkpoint)
+    lengths = saved.get("train_lengths")
+    return Run(model.eval().to(device), tokenizer, labels, recipe, checkpoint, lengths)
 
 
 def base_of(folder: str, weights: dict) -> Checkpoint:
@@ -170,6 +174,8 @@ FIELDS = {
     "weights.sha256": fields.text,
     "labels": fields.texts(2),
     "learned": fields.texts(1),
+    "train_lengths": fields.optional(fields.array),
+    "train_lengths.*": fields.whole(1),
     "recipe.pool": fields.one_of(*POOLINGS),
     "recipe.dtype": fields.one_of("float32", "bfloat16"),
     "recipe.append_end": fields.flag,

@@ -33,7 +33,7 @@ from minigpt.runs.snapshot import restore, snapshot
 from minigpt.runs.watch import NotFinite, Signals, check, finite, not_finite, progress
 
 STATE, HISTORY = "state.safetensors", "history.jsonl"
-FORMAT = 2  # of the state: raise it when older ones can no longer be read
+FORMAT = 3  # of the state: raise it when older ones can no longer be read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,8 +317,8 @@ def read_header(folder: Path) -> dict:
         header = json.loads(metadata.get("state", ""))
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); {MEND}") from None
-    if type(header) is dict and header.get("format") == 1:
-        raise InputError(f"{path} was saved by minigpt 0.1.0 and cannot be resumed; {MEND}")
+    if type(header) is dict and header.get("format") in range(1, FORMAT):
+        raise InputError(f"{path} was saved by an earlier minigpt and cannot be resumed; {MEND}")
     return fields.check(path, header, FIELDS, MEND)
 
 

@@ -5,13 +5,14 @@ import re
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from minigpt.checkpoints.find import Checkpoint, describe
 from minigpt.classifier import Classifier
 from minigpt.data import Tokens
 from minigpt.edge.errors import InputError, first_few, one_line
-from minigpt.fit import Training, best_epoch
+from minigpt.fit import Training
 from minigpt.freeze import trainable
 from minigpt.metrics import summarize
 from minigpt.peft import method_of
@@ -128,14 +129,36 @@ def results(
             "name": dataset.name,
             "labels": dataset.labels,
             **dict(zip(("train", "dev", "test"), map(len, splits), strict=True)),
+            "train_lengths": [int(f(splits[0].lengths)) for f in (np.min, np.max)],  # in tokens
             "truncated": sum(split.truncated for split in splits),
             "truncated_by_split": truncated_by_split(splits),
         },
         "freezing": {"policy": policy_name(settings), **count(model)},
         "recipe": settings,
-        "dev": {"accuracy": best_epoch(t)["dev_accuracy"]},
+        "dev": results_on_dev(t),
         "test": summarize(logits, dataset.test, dataset.labels),
     }
+
+
+def results_on_dev(t: Training) -> dict:
+    """Return what dev says of the epochs: the last one is kept, whichever was the best."""
+    last, best = t.history[-1], max(t.history, key=lambda line: line["dev_accuracy"])
+    figures = {"accuracy": last["dev_accuracy"], "epoch": last["epoch"]}
+    figures["highest"] = {"accuracy": best["dev_accuracy"], "epoch": best["epoch"]}
+    if "head" in last and isinstance(t.recipe.weight_decay, tuple):
+        figures["weight_decay"] = t.recipe.weight_decay[last["head"]]
+    return figures
+
+
+def rows_of_dev(dev: dict) -> list[tuple[str, str]]:
+    """Return (name, value) of what `results_on_dev` returns."""
+    line = f"{dev['accuracy']:.1%} after epoch {dev['epoch']} of {dev['epoch']}, which is kept"
+    if (highest := dev["highest"])["accuracy"] > dev["accuracy"]:
+        line += f"; {highest['accuracy']:.1%} after epoch {highest['epoch']}"
+    rows = [("dev accuracy", line)]
+    if "weight_decay" in dev:
+        rows.append(("weight decay", f"{dev['weight_decay']:g}, the lowest loss on dev"))
+    return rows
 
 
 def policy_name(settings: dict) -> str:
@@ -171,6 +194,7 @@ def report(metrics: dict, folder: Path) -> str:
         rows.append(
             ("texts", cut_texts(data["truncated_by_split"], metrics["recipe"]["max_length"]))
         )
+    rows += rows_of_dev(metrics["dev"])
     rows += [
         ("trained", f"{freezing['learning']:,} of {freezing['total']:,} parameters"),
         ("frozen tensors", frozen),

@@ -1,6 +1,6 @@
 """A training between two steps as named tensors, and back. Knows nothing of files.
 
-weights.NAME, best.NAME             what is trained: now, and at the best epoch so far
+weights.NAME                        what is trained
 step., exp_avg., exp_avg_sq.NAME    Adam's count of steps and its two moments (Kingma & Ba 2015)
 losses                              of this epoch's steps
 random.RANK.DEVICE                  the state of each random generator of each process
@@ -24,7 +24,7 @@ def generators(t: Training) -> dict:
 
 def snapshot(t: Training, group: Group) -> dict[str, torch.Tensor]:
     """Return all that the next steps depend on. The processes of a group do this together."""
-    tensors = {f"best.{name}": tensor for name, tensor in t.best.items()}
+    tensors = {}
     for name, p in trainable(t.model).items():
         tensors |= {f"weights.{name}": p}
         tensors |= {f"{key}.{name}": value for key, value in t.optimizer.state[p].items()}
@@ -63,7 +63,6 @@ def restore(tensors: dict, t: Training, group: Group) -> None:
         raise InputError(f"the saved state does not fit: {first_few(sorted(wrong))}")
     for name, p in parameters.items():
         p.copy_(tensors[f"weights.{name}"])
-        t.best[name].copy_(tensors[f"best.{name}"])
         if t.step:
             t.optimizer.state[p] = {key: tensors[f"{key}.{name}"].to(p.device) for key in MOMENTS}
     t.losses = [loss.to(p.device) for loss in tensors["losses"]]

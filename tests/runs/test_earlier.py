@@ -39,4 +39,4 @@ def test_a_stopped_run_is_refused_in_one_line(earlier):
     """Its state has the settled flags in place of what was typed, and no name for some of them."""
     status, _, err = earlier("train", "--resume", "stopped")
     assert status == 2 and err.count("\n") == 1
-    assert "was saved by minigpt 0.1.0 and cannot be resumed; start the run again" in err
+    assert "was saved by an earlier minigpt and cannot be resumed; start the run again" in err
