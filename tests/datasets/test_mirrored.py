@@ -176,6 +176,20 @@ def test_texts_are_written_not_filled_in():
     assert runs.most_common(1)[0][1] <= 0.02 * len(ROWS), runs.most_common(3)
 
 
+def test_the_page_counts_the_pairs_and_shows_one_of_each_kind():
+    section = (ROOT / "docs/data.md").read_text(encoding="utf-8").split("\n## mirrored\n")[1]
+    tables = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:2] == "| "]
+    rows = {first: cells for first, *cells in tables}
+    count = Counter(positive["split"] for positive, _ in twins())
+    pairs = [*(count[split] for split in SPLITS), count.total()]
+    assert rows["pairs"] == [f"{n:,}" for n in pairs]
+    assert rows["texts"] == [f"{2 * n:,}" for n in pairs]
+    for kind in KINDS:
+        of_kind = [tuple(f'"{row["text"]}"' for row in pair) for pair in twins((kind,))]
+        number, _, *shown = rows[kind]
+        assert number == str(len(of_kind)) and tuple(shown) in of_kind, kind
+
+
 def test_the_file_loads_with_its_own_splits_whatever_the_seed():
     first, second = load_dataset("mirrored", seed=0), load_dataset("mirrored", seed=1)
     assert first == second and first.labels == ("negative", "positive")
