@@ -115,7 +115,7 @@ def test_the_main_job_reads_the_rating_off_the_last_token_where_pre_training_put
     assert pre_trained["accuracy"] >= max(0.66, random["accuracy"] + 0.1)
     assert pre_trained["pairs"]["in_order"] > 0.75
     assert {*pre_trained["kinds"]} == {
-        *("plain", "negation", "contrast", "reversal", "irony", "distance")
+        *("plain", "negation", "contrast", "reversal", "irony", "distance", "short")
     }
 
 
