@@ -48,7 +48,7 @@ def test_one_step_is_the_one_that_torch_takes_with_weights():
     oracle = torch.nn.Linear(5, 3, bias=False)
     oracle.load_state_dict(ours.state_dict())
     recipe = dataclasses.replace(
-        HEAD_RECIPE, epochs=1, batch_size=90, weight_decay=0.0, warmup=0.0, clip=1e9, lr=1e-2
+        HEAD_RECIPE, epochs=1, batch_size=90, weight_decay=1.0, warmup=0.0, clip=1e9, lr=1e-2
     )
     t = Training.of(ours, recipe, len(data))
     t.class_weights = balanced(data)
