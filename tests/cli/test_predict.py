@@ -222,6 +222,27 @@ def test_texts_that_are_not_there_or_not_text_get_one_line_and_status_2(
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
 
 
+def test_texts_that_are_empty_or_unlike_those_of_train_get_a_word_on_stderr(run, trained):
+    about = json.loads(Path("trained", "run.json").read_text())
+    least, most = about["train_lengths"]  # in tokens, of which "a" is one
+    like = ["a" * least, "a" * (2 * most)]
+    assert run("predict", trained, *like)[2] == ""
+    status, out, err = run("predict", trained, *like, "", " \t", "a" * (2 * most + 1))
+    assert status == 0 and out.count("\n") == 5
+    assert err == (
+        "2 of 5 texts are empty: their answer means nothing\n"
+        "1 of 5 texts are much shorter or longer than all it was trained on, "
+        f"{least} to {most} tokens: do not trust their answers\n"
+    )
+    about["train_lengths"] = [100, 200]
+    Path("trained", "run.json").write_text(json.dumps(about))
+    assert "1 of 1 texts are much shorter" in run("predict", trained, "a" * 49)[2]
+    assert run("predict", trained, "a" * 50)[2] == ""
+    del about["train_lengths"]  # a run of an earlier version
+    Path("trained", "run.json").write_text(json.dumps(about))
+    assert run("predict", trained, "a")[2] == ""
+
+
 def spoil(folder: str, file: str, change) -> None:
     path = Path(folder, file)
     path.write_text(change(path.read_text()), encoding="utf-8")

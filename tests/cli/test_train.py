@@ -51,7 +51,7 @@ def test_a_run_can_be_opened_again_and_predicts_what_it_measured(flags, run, che
 
 
 def test_metrics_have_the_promised_fields_that_agree_with_each_other(run, checkpoint, texts):
-    status, _, err = run("train", "--freeze-trunk", "--weights", checkpoint, "--data", texts)
+    status, out, err = run("train", "--freeze-trunk", "--weights", checkpoint, "--data", texts)
     assert status == 0, err
     (folder,) = Path("runs").iterdir()
     assert folder.name == "checkpoint-texts-freeze-trunk-last"
@@ -69,14 +69,18 @@ def test_metrics_have_the_promised_fields_that_agree_with_each_other(run, checkp
     assert metrics["freezing"]["learning"] == 2 * 24
     recipe = metrics["recipe"]
     assert recipe["freeze_trunk"] is True and recipe["seed"] == 0
-    assert (recipe["epochs"], recipe["lr"], recipe["max_length"]) == (20, 4e-3, 64)
+    assert (recipe["epochs"], recipe["lr"], recipe["max_length"]) == (30, 1e-2, 64)
     assert set(metrics["seconds"]) == {"load", "frozen", "fit", "test", "total"}
     assert sum(metrics["seconds"].values()) - 2 * metrics["seconds"]["total"] < 0.1
     assert metrics["peak_memory_bytes"] > 50e6
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in history] == [*range(21)]
-    best = min(history, key=lambda line: line["dev_loss"])
-    assert metrics["dev"]["accuracy"] == best["dev_accuracy"]
+    assert [line["epoch"] for line in history] == [*range(31)]
+    dev, last = metrics["dev"], history[-1]
+    assert (dev["accuracy"], dev["epoch"]) == (last["dev_accuracy"], 30)
+    assert dev["highest"]["accuracy"] == max(line["dev_accuracy"] for line in history)
+    assert dev["weight_decay"] == recipe["weight_decay"][last["head"]]
+    assert f"dev accuracy    {dev['accuracy']:.1%} after epoch 30 of 30, which is kept" in out
+    assert f"weight decay    {dev['weight_decay']:g}, the lowest loss on dev" in out
 
 
 def test_the_same_seed_gives_the_same_run_and_the_next_run_gets_another_name(
@@ -158,7 +162,7 @@ def test_what_is_trained_decides_the_default_learning_rate(run, checkpoint, text
         assert status == 0, err
         rates[flags] = json.loads(Path(str(i), "run.json").read_text())["recipe"]["lr"]
     assert rates["norms"] == rates["*ln_?.*"] == rates["bitfit"] == 1.3 / 24
-    assert rates["lora"] == 0.5 / 24 and rates["freeze"] == 4e-3 and rates["h.2.*"] == 1e-3
+    assert rates["lora"] == 0.5 / 24 and rates["freeze"] == 1e-2 and rates["h.2.*"] == 1e-3
 
 
 BAD_FLAGS = {

@@ -253,7 +253,7 @@ def cut(name: str, by: int = 10):
 BAD_STATES = {
     "holds no state to resume from": lambda: Path("parts/state.safetensors").unlink(),
     "state.safetensors cannot be read": cut("parts/state.safetensors"),
-    "format is 3, not 2; start": in_header(lambda header: header.update(format=3)),
+    "format is 4, not 3; start": in_header(lambda header: header.update(format=4)),
     "was saved by an earlier minigpt": in_header(lambda header: header.update(format=2)),
     "history.1.phase is missing": in_header(lambda header: header["history"].append(7)),
     "started with 2 processes": in_header(lambda header: header.update(processes=2)),
