@@ -104,7 +104,7 @@ def which_is_first(points: list[dict]) -> str:
         lower, higher = sorted(pair, key=lambda row: row["accuracy"])
         if higher["interval"][0] > lower["interval"][1]:
             what = (
-                "The tone of single words" if higher is pair[0] else "What a negation turns round"
+                "The tone of single words" if higher is pair[0] else "What a negation turns around"
             )
             return f"{said} {what} comes first: the intervals are apart after {millions(point)}."
     return f"{said} Which comes first is not to be told: these intervals overlap all along."
@@ -151,7 +151,7 @@ def draw(result: dict):
     left, right = axes[-1]
     left.set_xscale("symlog", linthresh=min(seen), linscale=0.4)  # it has a zero
     left.set_xticks(ticks, [f"{t / 1e6:g}" for t in ticks])
-    left.set_xlim(left=-min(seen) / 10)
+    left.set_xlim(-min(seen) / 10, 1.3 * max(seen))
     left.minorticks_off()
     left.set_xlabel("million tokens seen")
     right.invert_xaxis()

@@ -155,7 +155,7 @@ NOT_YET, UNCLEAR, GOOD, WRONG = (0.5, 0.5, 0.5), (0.6, 0.4, 0.8), (0.9, 0.85, 0.
         ([NOT_YET, GOOD, GOOD], [NOT_YET, WRONG, GOOD], "single words comes first: the intervals "
          "are apart after 1 million"),
         ([NOT_YET, GOOD, GOOD], [NOT_YET, NOT_YET, WRONG], "(10.0 to 40.0), below chance."),
-        ([NOT_YET, NOT_YET, GOOD], [NOT_YET, GOOD, GOOD], "a negation turns round comes first"),
+        ([NOT_YET, NOT_YET, GOOD], [NOT_YET, GOOD, GOOD], "a negation turns around comes first"),
         ([NOT_YET, GOOD, UNCLEAR], [NOT_YET, (0.8, 0.6, 1), UNCLEAR], "overlap all along"),
     ],
 )  # fmt: skip
