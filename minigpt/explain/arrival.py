@@ -103,9 +103,8 @@ def which_is_first(points: list[dict]) -> str:
     for point, *pair in zip(points, plain, negation, strict=True):
         lower, higher = sorted(pair, key=lambda row: row["accuracy"])
         if higher["interval"][0] > lower["interval"][1]:
-            what = (
-                "The tone of single words" if higher is pair[0] else "What a negation turns around"
-            )
+            plainly = higher is pair[0]
+            what = "The tone of single words" if plainly else "What a negation turns around"
             return f"{said} {what} comes first: the intervals are apart after {millions(point)}."
     return f"{said} Which comes first is not to be told: these intervals overlap all along."
 
