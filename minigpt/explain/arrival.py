@@ -54,7 +54,7 @@ def has_kinds(points: list[dict]) -> bool:
     return all("pairs" in kinds.get(kind, {}) for kind in KINDS)
 
 
-# --- in words ---
+# --- in words and a figure ---
 
 
 def millions(point: dict) -> str:
@@ -126,9 +126,6 @@ def table(sets: dict) -> dict:
         for p in one["points"]
     ]
     return {"columns": ["after", "held-out loss", *shown], "rows": rows}
-
-
-# --- the figure ---
 
 
 def draw(result: dict):
