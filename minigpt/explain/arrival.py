@@ -77,22 +77,27 @@ def finding(name: str, points: list[dict], chance: float, **_) -> str:
     return f"{said} {which_is_first(points)}" if has_kinds(points) else said
 
 
+def floor(rows: list[dict], chance: float) -> float:
+    """Return what a share must be above to have risen: chance, and what random weights give."""
+    return max(chance, rows[0]["interval"][1])
+
+
 def since(points: list[dict], rows: list[dict], chance: float) -> str:
-    """Say from which point on, to the last one, the interval is above chance."""
-    not_above = [i for i, row in enumerate(rows) if row["interval"][0] <= chance]
+    """Say from which point on, to the last one, the whole interval shows that it has risen."""
+    not_above = [i for i, row in enumerate(rows) if row["interval"][0] <= floor(rows, chance)]
     start = not_above[-1] + 1 if not_above else 0
     if start == len(points):
-        return versus_chance(rows[-1], chance)
-    return f"above chance from {millions(points[start])} on"
+        return f"{versus_chance(rows[-1], chance)} and not clearly above its start"
+    return f"clearly above its start from {millions(points[start])} on"
 
 
 def which_is_first(points: list[dict]) -> str:
-    """Say which pairs are in order first: those of plain texts, or those with a negation.
+    """Say which pairs get in order first: those of plain texts, or those with a negation.
 
-    One is first where its interval is above the other's for the first time. To compare when each
-    is above chance would not do: fewer pairs have a wider interval, and would come later.
+    One is first where it has risen, and its interval is above the other's. To compare when each of
+    them has risen would not do: fewer pairs have a wider interval, and would come later.
     """
-    plain, negation = (curve(points, "last", kind) for kind in KINDS)
+    plain, negation = curves = [curve(points, "last", kind) for kind in KINDS]
     low, high = negation[-1]["interval"]
     said = (
         f"Of the plain pairs, {percent(plain[-1]['accuracy'])} are in order in the end, "
@@ -100,13 +105,14 @@ def which_is_first(points: list[dict]) -> str:
         f"{percent(negation[-1]['accuracy'])} ({100 * low:.1f} to {100 * high:.1f}), "
         f"{since(points, negation, 0.5)}."
     )
-    for point, *pair in zip(points, plain, negation, strict=True):
-        lower, higher = sorted(pair, key=lambda row: row["accuracy"])
-        if higher["interval"][0] > lower["interval"][1]:
-            plainly = higher is pair[0]
-            what = "The tone of single words" if plainly else "What a negation turns around"
-            return f"{said} {what} comes first: the intervals are apart after {millions(point)}."
-    return f"{said} Which comes first is not to be told: these intervals overlap all along."
+    names = ("The tone of single words", "What a negation turns around")
+    for i, point in enumerate(points):
+        for name, ours, others in zip(names, curves, curves[::-1], strict=True):
+            if ours[i]["interval"][0] > max(floor(ours, 0.5), others[i]["interval"][1]):
+                return f"{said} {name} comes first: the intervals are apart at {millions(point)}."
+    return (
+        f"{said} Which comes first is not to be told: where one has risen, these intervals overlap."
+    )
 
 
 def table(sets: dict) -> dict:

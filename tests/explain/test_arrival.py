@@ -153,10 +153,11 @@ NOT_YET, UNCLEAR, GOOD, WRONG = (0.5, 0.5, 0.5), (0.6, 0.4, 0.8), (0.9, 0.85, 0.
     ("plain", "negation", "said"),
     [
         ([NOT_YET, GOOD, GOOD], [NOT_YET, WRONG, GOOD], "single words comes first: the intervals "
-         "are apart after 1 million"),
-        ([NOT_YET, GOOD, GOOD], [NOT_YET, NOT_YET, WRONG], "(10.0 to 40.0), below chance."),
+         "are apart at 1 million"),
+        ([NOT_YET, GOOD, GOOD], [NOT_YET, NOT_YET, WRONG], "(10.0 to 40.0), below chance and"),
         ([NOT_YET, NOT_YET, GOOD], [NOT_YET, GOOD, GOOD], "a negation turns around comes first"),
-        ([NOT_YET, GOOD, UNCLEAR], [NOT_YET, (0.8, 0.6, 1), UNCLEAR], "overlap all along"),
+        ([NOT_YET, GOOD, UNCLEAR], [NOT_YET, (0.8, 0.6, 1), UNCLEAR], "is not to be told"),
+        ([GOOD, GOOD], [WRONG, WRONG], "is not to be told"),  # what was there did not arrive
     ],
 )  # fmt: skip
 def test_one_kind_comes_first_only_where_intervals_are_apart(plain, negation, said):
@@ -166,15 +167,19 @@ def test_one_kind_comes_first_only_where_intervals_are_apart(plain, negation, sa
 @pytest.mark.parametrize(
     ("shares", "said"),
     [
-        ([NOT_YET, GOOD, UNCLEAR, GOOD, GOOD], "above chance from 3 million tokens on"),
-        ([GOOD, GOOD], "above chance from 0 million tokens on"),
-        ([GOOD, UNCLEAR], "not distinguishable from chance"),
-        ([GOOD, WRONG], "below chance"),
+        (
+            [NOT_YET, GOOD, UNCLEAR, GOOD, GOOD],
+            "clearly above its start from 3 million tokens on",
+        ),
+        ([WRONG, (0.49, 0.45, 0.49), GOOD], "clearly above its start from 2 million tokens on"),
+        ([GOOD, GOOD], "above chance and not clearly above its start"),
+        ([GOOD, UNCLEAR], "not distinguishable from chance and not clearly above its start"),
+        ([GOOD, WRONG], "below chance and not clearly above its start"),
     ],
 )
-def test_a_share_has_arrived_when_it_stays_above_chance(shares, said):
+def test_a_share_has_arrived_when_it_stays_above_chance_and_its_start(shares, said):
     points = made_up(shares, shares)
-    assert arrival.since(points, arrival.curve(points, "last", "plain"), 0.5) == said
+    assert arrival.since(points, arrival.curve(points, "last", "plain"), 0.5).endswith(said)
 
 
 def test_the_bundled_file_is_of_the_bundled_weights():
