@@ -110,9 +110,7 @@ def which_is_first(points: list[dict]) -> str:
         for name, ours, others in zip(names, curves, curves[::-1], strict=True):
             if ours[i]["interval"][0] > max(floor(ours, 0.5), others[i]["interval"][1]):
                 return f"{said} {name} comes first: the intervals are apart at {millions(point)}."
-    return (
-        f"{said} Which comes first is not to be told: where one has risen, these intervals overlap."
-    )
+    return f"{said} Which comes first is not to be told from these intervals."
 
 
 def table(sets: dict) -> dict:
