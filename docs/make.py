@@ -3,10 +3,11 @@
     python docs/make.py [--only-text]
 
 Writes results.json, figures/ and why-the-last-token.md. With --only-text, the page is made of the
-results that are there.
+results that are there. A section about an experiment that was skipped is left out.
 """
 
 import json
+import re
 import shutil
 import string
 import sys
@@ -24,14 +25,19 @@ class Figures(string.Formatter):
     """`str.format`, but for the space between a number and its percent sign."""
 
     def format_field(self, value, spec):
-        return super().format_field(value, spec).replace("%", " %")
+        text = super().format_field(value, spec)
+        return text.replace("%", " %") if spec.endswith("%") else text
 
 
 def fill(template: str, results: dict) -> str:
     """Put numbers in place of names such as {pooling.ways.last.accuracy:.1%}."""
+    sections = re.split(r"(?m)^(?=## )", template)
+    for name, result in results["experiments"].items():
+        if "skipped" in result:
+            sections = [section for section in sections if f"figures/{name}.png" not in section]
     text = json.dumps({"about": results["about"]} | results["experiments"])
     values = json.loads(text, object_hook=lambda table: SimpleNamespace(**table))
-    return Figures().vformat(template, (), vars(values))
+    return Figures().vformat("".join(sections), (), vars(values))
 
 
 def main():
@@ -42,6 +48,8 @@ def main():
             results = json.loads(Path(folder, "results.json").read_text())
             results["about"]["command"] = "python docs/make.py"
             results["experiments"]["reading"].pop("sentences")  # long, and nothing the page quotes
+            for one in results["experiments"]["arrival"].get("sets", {}).values():
+                one.pop("points")  # they are in weights/tiny/arrival.json
             text = json.dumps(results, indent=1) + "\n"
             (DOCS / "results.json").write_text(text, encoding="utf-8")
             for figure in Path(folder).glob("*.png"):

@@ -5,11 +5,19 @@
     tokenizer = open_tokenizer(checkpoint)      # from vocab.json and merges.txt, or tokenizer.json
     head = read_head(checkpoint)                # of a GPT2ForSequenceClassification, or None
 
-`describe` verifies a folder that is at hand; `from_hub` also downloads data sets. Whatever is not
-as it should be raises InputError, in one line that names file, field or tensor.
+`describe` verifies a folder that is at hand, `earlier_weights` one of a snapshot; `from_hub` also
+downloads data sets. Whatever is not as it should be raises InputError, in one line that names file,
+field or tensor.
 """
 
-from minigpt.checkpoints.find import OFFICIAL, Checkpoint, describe, find_checkpoint, open_tokenizer
+from minigpt.checkpoints.find import (
+    OFFICIAL,
+    Checkpoint,
+    describe,
+    earlier_weights,
+    find_checkpoint,
+    open_tokenizer,
+)
 from minigpt.checkpoints.hub import from_hub
 from minigpt.checkpoints.score import read_head, take_over
 from minigpt.checkpoints.vocabulary import Vocabulary, read_vocabulary
@@ -19,6 +27,7 @@ __all__ = [
     "Checkpoint",
     "Vocabulary",
     "describe",
+    "earlier_weights",
     "find_checkpoint",
     "from_hub",
     "open_tokenizer",

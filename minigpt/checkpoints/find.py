@@ -128,6 +128,19 @@ def describe(name: str, folder: Path, official: str | None = None) -> Checkpoint
     return Checkpoint(name, folder, sha256, config)
 
 
+def earlier_weights(checkpoint: Checkpoint, folder: Path, name: str) -> Checkpoint:
+    """Verify a folder with an earlier state of a checkpoint's weights, and return what it is.
+
+    It has no vocabulary: that is the checkpoint's. Raises InputError.
+    """
+    if read_config(folder / "config.json") != checkpoint.config:
+        raise InputError(
+            f"{folder}/config.json is not that of {checkpoint.name}, to which it belongs"
+        )
+    check_tensors(folder, checkpoint.config)
+    return Checkpoint(name, folder, sha256_of(weight_files(folder)), checkpoint.config)
+
+
 def open_tokenizer(
     checkpoint: Checkpoint, append_end: bool = True, keep: str = "start"
 ) -> tiktoken.Encoding | Encoder:

@@ -18,6 +18,7 @@ from minigpt.cli.train_flags import WEIGHTS
 from minigpt.edge.errors import InputError
 from minigpt.edge.files import check_output_folder
 from minigpt.explain import (
+    arrival,
     controls,
     figures,
     knock_out,
@@ -41,6 +42,7 @@ EXPERIMENTS = {  # each has `measure(study)`, which returns plain values, and `d
     "words": words,
     "ladder": ladder,
     "reading": reading,
+    "arrival": arrival,
 }
 
 

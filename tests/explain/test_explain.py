@@ -417,6 +417,7 @@ def test_explain_takes_what_comes(run, checkpoint, tmp_path, monkeypatch):
         "patching",
         "words",
         "reading",
+        "arrival",
     }
     assert results["where"]["starts"] == [0, 1]
 
