@@ -1,4 +1,4 @@
-"""What each tuning method brings: train.py with its flags, three seeds, on one or more data sets.
+"""What each tuning method brings: train.py with its flags, some seeds, on one or more data sets.
 
     python benchmarks/methods.py mirrored
     python benchmarks/methods.py sst2 path/to/trec --only main
@@ -32,7 +32,6 @@ from minigpt.edge import files
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "methods.json"
-SEEDS = (0, 1, 2)
 MAIN = {  # the README's table
     "a head at the last token": "--freeze-trunk",
     "a head at an appended end": "--freeze-trunk --append-end",
@@ -107,7 +106,7 @@ def run_all(args) -> dict:
         kept["data"][dataset.name] = of_data
         for title, flags in methods.items():
             rows = of_data.setdefault(title, {"flags": flags, "seeds": {}})
-            missing = [seed for seed in SEEDS if str(seed) not in rows["seeds"]]
+            missing = [seed for seed in range(args.seeds) if str(seed) not in rows["seeds"]]
             jobs += [(data, flags, seed, rows["seeds"]) for seed in missing]
 
     def run(job):
@@ -145,6 +144,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", nargs="+", help="as --data of train.py")
     parser.add_argument("--weights", default="tiny")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--only", choices=["main"], help="the methods of the README's table")
     print(table(run_all(parser.parse_args())))
 
