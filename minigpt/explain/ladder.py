@@ -1,4 +1,4 @@
-"""Experiment 7 of `explain`: must the trunk be trained, too, and how much of it?
+"""Experiment 8 of `explain`: must the trunk be trained, too, and how much of it?
 
 Each rung of the ladder is what `train.py` does with these flags; its logits are stored.
 """
@@ -9,13 +9,12 @@ import shlex
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from minigpt.cli.train_flags import parse, settle
 from minigpt.data import Tokens
 from minigpt.explain import figures
-from minigpt.explain.accuracy import accuracy_of, accuracy_table, percent
-from minigpt.explain.study import Study, sample
+from minigpt.explain.accuracy import accuracy_table, percent
+from minigpt.explain.study import Study, code_of_heads, sample
 from minigpt.fast import precompute, stored
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze, names_to_train, trainable
@@ -61,6 +60,7 @@ def train_and_test(study: Study, flags: str, train: Tokens) -> tuple[int, torch.
     made_of = {
         "ladder": FORMAT,
         "settings": settings,
+        "code": code_of_heads(),
         "texts": [study.depends_on(t) | {"labels": t.labels.tolist()} for t in texts],
         "torch": torch.__version__,
     }
@@ -76,52 +76,88 @@ def shortened(texts: Tokens, most: int) -> Tokens:
 
 def measure(study: Study) -> dict:
     """Train more and more of the parameters; and some rungs on fewer texts."""
-    train, rungs = study.tokens["train"], {}
+    train = study.tokens["train"]
     sizes = [n for n in SIZES if n < len(train)]
-    jobs = len(RUNGS) + len(CURVES) * len(sizes) * SAMPLES
-    with tqdm(total=jobs, desc="ladder", disable=study.quiet or None, leave=False) as bar:
-        for key, (title, flags) in RUNGS.items():
-            trainable, logits = train_and_test(study, flags, train)
-            accuracy = accuracy_of(logits, study.examples("test"), study.labels, study.seed)
-            rungs[key] = {"title": title, "flags": flags, "learning": trainable} | accuracy
-            bar.update()
-        curves = {key: [with_few_texts(study, key, n, bar) for n in sizes] for key in CURVES}
+    jobs = [(flags, train) for _, flags in RUNGS.values()]
+    jobs += [
+        (flags_for_few(key, n), few_texts(study, n, seed))
+        for key in CURVES
+        for n in sizes
+        for seed in range(SAMPLES)
+    ]
+
+    def job(work: tuple[str, Tokens]) -> tuple[int, np.ndarray]:
+        trainable, logits = train_and_test(study, *work)
+        return trainable, logits.numpy()
+
+    done = [(n, torch.from_numpy(logits)) for n, logits in study.each(job, jobs, "ladder")]
+    logits = {key: x for key, (_, x) in zip(RUNGS, done, strict=False)}
+    rungs = {
+        key: {"title": title, "flags": flags, "learning": trainable} | study.accuracy(x)
+        for (key, (title, flags)), (trainable, x) in zip(RUNGS.items(), done, strict=False)
+    }
+    best = max(rungs, key=lambda key: rungs[key]["accuracy"])
+    for key, row in rungs.items():
+        for other, name in (("head", "against"), (best, "against_best")):
+            if key != other:
+                row[name] = study.difference(logits[key], logits[other])
+    few = [x for _, x in done[len(RUNGS) :]]
+    curves = {key: [mean_of(study, n, few) for n in sizes] for key in CURVES}
     for key, points in curves.items():
         points.append({"texts": len(train), "accuracy": rungs[key]["accuracy"]})
-    head, best = rungs["head"], max(rungs.values(), key=lambda row: row["accuracy"])
-    gain = 100 * (best["accuracy"] - head["accuracy"])
-    overlapping = [row for row in rungs.values() if row["interval"][1] >= best["accuracy"]]
-    fewest = min(overlapping, key=lambda row: row["learning"])
-    return {
+    return words_and_table(rungs, best) | {
         "question": QUESTION,
-        "headline": f"A head on a frozen trunk: {percent(head['accuracy'], 0)}; training more "
-        f"adds at most {gain:.0f} points",
-        "finding": f"The head alone has an accuracy of {percent(head['accuracy'])}. The highest is "
-        f"{percent(best['accuracy'])} ({best['title']}), {gain:.1f} points more. The fewest "
-        f"trainable parameters whose interval includes it are {fewest['learning']:,} "
-        f"({fewest['title']}, {percent(fewest['accuracy'])}).",
         "chance": study.chance,
-        "table": table_with_parameters(rungs),
         "rungs": rungs,
+        "best": rungs[best],
         "curves": curves,
         "draws": SAMPLES,
         "dev": len(study.tokens["dev"]),
     }
 
 
-def with_few_texts(study: Study, key: str, n: int, bar) -> dict:
-    """Return the accuracy of a rung trained on `n` texts: the mean of samples, and their range."""
-    accuracies, flags = [], RUNGS[key][1]
+def words_and_table(rungs: dict, best: str) -> dict:
+    """Return the headline, the finding and the table."""
+    head, top = rungs["head"], rungs[best]
+    equal = [
+        row for key, row in rungs.items() if key == best or row["against_best"]["interval"][1] >= 0
+    ]
+    fewest = min(equal, key=lambda row: row["learning"])
+    gain = top["against"]["words"] if best != "head" else "the head itself"
+    behind = f": {fewest['against_best']['words']}" if fewest is not top else ""
+    return {
+        "headline": f"A head on a frozen trunk: {percent(head['accuracy'], 0)}; training more "
+        f"adds at most {100 * (top['accuracy'] - head['accuracy']):.0f} points",
+        "finding": f"The head alone has an accuracy of {percent(head['accuracy'])}. The highest is "
+        f"{percent(top['accuracy'])} ({top['title']}), {gain}. The fewest trainable parameters "
+        f"that are not distinguishable from it are {fewest['learning']:,} ({fewest['title']}, "
+        f"{percent(fewest['accuracy'])}{behind}). The highest of {len(rungs)} is flattered by "
+        "having been chosen on test.",
+        "table": table_with_parameters(rungs),
+        "fewest": fewest,
+    }
+
+
+def flags_for_few(key: str, n: int) -> str:
+    """Return the flags of a rung that is trained on `n` texts."""
+    flags = RUNGS[key][1]
     if key != "head":
         epochs = max(4, math.ceil(STEPS / math.ceil(n / 32)))
         flags += f" --epochs {epochs}"
-    for seed in range(SAMPLES):
-        _, logits = train_and_test(study, flags, few_texts(study, n, seed))
-        correct = logits.argmax(1) == study.classes["test"]
-        accuracies.append(correct.double().mean().item())
-        bar.update()
-    mean = float(np.mean(accuracies))
-    return {"texts": n, "accuracy": mean, "range": [min(accuracies), max(accuracies)]}
+    return flags
+
+
+def mean_of(study: Study, n: int, logits: list) -> dict:
+    """Return the accuracy of a rung trained on `n` texts: the mean of samples, and their range.
+
+    Takes the logits of its samples out of a list, from the front.
+    """
+    correct = [study.correct(logits.pop(0)).mean() for _ in range(SAMPLES)]
+    return {
+        "texts": n,
+        "accuracy": float(np.mean(correct)),
+        "range": [float(min(correct)), float(max(correct))],
+    }
 
 
 def few_texts(study: Study, n: int, seed: int) -> Tokens:
@@ -134,7 +170,7 @@ def few_texts(study: Study, n: int, seed: int) -> Tokens:
 
 def table_with_parameters(rungs: dict) -> dict:
     """Return the table of the rungs, with their trainable parameters."""
-    table = accuracy_table("trained", {row["title"]: row for row in rungs.values()})
+    table = accuracy_table("trained", {row["title"]: row for row in rungs.values()}, "the head")
     table["columns"].insert(1, "trainable parameters")
     for cells, row in zip(table["rows"], rungs.values(), strict=True):
         cells.insert(1, f"{row['learning']:,}")

@@ -4,6 +4,9 @@ Activation patching: a text is read with one vector, at one layer and position, 
 the other text of its pair, which has the opposite label. What changes after it is computed again.
 """
 
+import dataclasses
+import itertools
+
 import numpy as np
 import torch
 
@@ -24,10 +27,10 @@ PATCHED = tuple(range(-FROM_END, 0))  # positions, from the end of both texts: -
 
 @torch.no_grad()
 def patch(trunk: GPT2, texts: Unchanged, layer: int, token: int, vectors):  # (B, S, C) -> (B, C)
-    """Replace the vectors of S tokens from `token` on, as they enter block `layer`.
+    """Replace the vectors of S tokens from `token` on, at a layer (hidden_states.py).
 
     Returns the trunk's output at the last token. At the last layer, the vectors replace the output
-    itself.
+    itself: there, those of the last token are all of it, by construction.
     """
     x = texts.layers[layer][:, token:].clone()
     x[:, : vectors.size(1)] = vectors
@@ -51,7 +54,7 @@ def patched_vectors(study: Study, texts: np.ndarray, others: np.ndarray) -> torc
         unchanged = read_unchanged(trunk, chosen.batch(batch)[0][0].to(study.device))
         T, layers = unchanged.ids.size(1), []
         for layer in range(study.layers):
-            theirs = [states.at(layer, position)[others[batch]] for position in PATCHED]
+            theirs = [states.at(layer, position, others[batch]) for position in PATCHED]
             layers.append(
                 [
                     patch(trunk, unchanged, layer, T + position, x[:, None].to(study.device)).cpu()
@@ -77,45 +80,76 @@ def pairs_to_patch(study: Study) -> np.ndarray:  # -> (pairs, 2)
     return pairs[np.sort(random.permutation(len(pairs))[:PAIRS])]
 
 
-def measure(study: Study) -> dict:
-    """Measure how far each vector moves the score of a text to that of the other of its pair."""
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+    """Texts of test, the others of their pairs, and the score that is to move: the log odds."""
+
+    texts: np.ndarray  # (N,)
+    others: np.ndarray  # (N,)
+    direction: torch.Tensor  # (C,): of a vector, the score is its product with this
+    own: torch.Tensor  # (N,) scores
+    theirs: torch.Tensor  # (N,)
+    sign: torch.Tensor  # (N,): of the way to the other text's label
+
+    @property
+    def distance(self) -> float:
+        return ((self.theirs - self.own) * self.sign).sum().item()
+
+    def moved(self, vectors) -> torch.Tensor:  # (N, ..., C) -> (...)
+        """Return how far the scores of all texts move to those of the others, as a share."""
+        way = (vectors @ self.direction).movedim(0, -1) - self.own  # (..., N)
+        return (way * self.sign).sum(-1) / self.distance
+
+
+def exchange(study: Study) -> Exchange | str:
+    """Return the texts to exchange vectors between; or why there are none."""
     if not study.paired:
-        why = f"{study.dataset.name} has no pairs: texts of opposite labels, in a column `pair`"
-        return {"question": QUESTION, "skipped": why}
+        return f"{study.dataset.name} has no pairs: texts of opposite labels, in a column `pair`"
     pairs = pairs_to_patch(study)
     if not len(pairs):
-        why = f"no pair of {study.dataset.name} has texts of at least {FROM_END} tokens"
-        return {"question": QUESTION, "skipped": why}
+        return f"no pair of {study.dataset.name} has texts of at least {FROM_END} tokens"
     texts, others = pairs.flatten(), pairs[:, ::-1].flatten()
-    probe = study.probe(study.at(study.layers - 1, -1))  # (2, C)
-    direction = probe[1] - probe[0]  # the score of a vector: its log odds of the second class
-    scores = patched_vectors(study, texts, others) @ direction  # (N, L + 1, P)
-    score = study.at(study.layers - 1, -1)["test"] @ direction  # (N of test,)
-    own, theirs = score[texts], score[others]
-    sign = 1 - 2.0 * study.classes["test"][texts]  # of the way to the other text's label
-    distance = ((theirs - own) * sign).sum()
-    if not distance > 0:
-        why = "the probe does not tell the texts of a pair apart, so that no score can move"
-        return {"question": QUESTION, "skipped": why}
-    moved = ((scores - own[:, None, None]) * sign[:, None, None]).sum(0) / distance  # (L + 1, P)
-    differ = (own > 0) != (theirs > 0)
-    flipped = ((scores > 0) == (theirs > 0)[:, None, None])[differ].double().mean(0)
+    probe = study.probe(study.last)  # (2, C)
+    direction = probe[1] - probe[0]
+    score = study.last["test"] @ direction
+    sign = 1 - 2.0 * study.classes["test"][texts]
+    exchange = Exchange(texts, others, direction, score[texts], score[others], sign)
+    if not exchange.distance > 0:
+        return "the probe does not tell the texts of a pair apart, so that no score can move"
+    return exchange
+
+
+def measure(study: Study) -> dict:
+    """Measure how far each vector moves the score of a text to that of the other of its pair."""
+    twins = exchange(study)
+    if isinstance(twins, str):
+        return {"question": QUESTION, "skipped": twins}
+    vectors = patched_vectors(study, twins.texts, twins.others)  # (N, L + 1, P, C)
+    moved = twins.moved(vectors).tolist()
     return {
         "question": QUESTION,
-        **words_and_table(study, moved.tolist(), texts, others),
+        **words_and_table(study, moved, twins),
         "chance": 0.0,
-        "pairs": len(pairs),
-        "texts_with_differing_verdicts": int(differ.sum()),
+        "pairs": len(twins.texts) // 2,
         "places": PATCHED,
-        "moved": moved.tolist(),
-        "gone_over": flipped.tolist() if differ.any() else [],
+        "moved": moved,
     }
 
 
-def words_and_table(study: Study, moved: list, texts, others) -> dict:
+def settled_in(moved: list) -> int:
+    """Return the block, from 1 on, in which the last token's share rises most.
+
+    Layer n is what comes out of block n. The last block has its rise like the others: at its layer
+    the share is 1 by construction, since all that is still to be fetched is fetched there.
+    """
+    rises = [after[-1] - before[-1] for before, after in itertools.pairwise(moved)]
+    return 1 + int(np.argmax(rises))
+
+
+def words_and_table(study: Study, moved: list, twins: Exchange) -> dict:
     """Return the headline, the finding and the table."""
-    ids = study.tokens["test"].ids
-    same = sum(int(ids[a][-1] == ids[b][-1]) for a, b in zip(texts, others, strict=True))
+    ids, texts = study.tokens["test"].ids, twins.texts
+    same = sum(int(ids[a][-1] == ids[b][-1]) for a, b in zip(texts, twins.others, strict=True))
     half = next(layer for layer, row in enumerate(moved) if row[-1] >= 0.5)
     rows = [
         [str(layer), *(percent(share) for share in row[:-9:-1])] for layer, row in enumerate(moved)
@@ -125,7 +159,9 @@ def words_and_table(study: Study, moved: list, texts, others) -> dict:
         "finding": f"In the embeddings, none of the last {FROM_END} tokens moves the score by more "
         f"than {percent(max(moved[0]))} of the distance to the other text's. The last token, which "
         f"is the same in both texts for {same} of {len(texts)} texts, moves it by "
-        f"{percent(moved[1][-1])} at layer 1, and by at least half from layer {half} on.",
+        f"{percent(moved[1][-1])} in layer 1, and by at least half from layer {half} on. In the "
+        "last layer it is all of it, by construction: that vector is what the probe reads.",
+        "half": half,
         "table": {"columns": ["layer", *map(str, PATCHED[:-9:-1])], "rows": rows},
     }
 
@@ -134,8 +170,10 @@ def draw(result: dict):
     """Draw how far each vector moves the score to that of the other text."""
     figure, axes = figures.canvas(1.5 + 0.32 * len(result["moved"]))
     figures.heatmap(axes, result["moved"], result["places"], 0.0, 1.0)
-    axes.set(ylabel="layer (0: the embeddings)", xlabel="position of the vector, from the end")
-    caption = "how far the score moves to that of the other text, in percent"
+    axes.set(ylabel=figures.LAYERS, xlabel="position of the vector, from the end")
+    caption = (
+        "how far the score moves to that of the other text, in percent (top right: always 100)"
+    )
     axes.set_title(caption, loc="right", fontsize=9.5)
     figures.title(figure, result)
     return figure
