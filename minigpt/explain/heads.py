@@ -123,14 +123,15 @@ def measure(study: Study) -> dict:
     )
     return {
         "question": QUESTION,
-        "headline": f"The heads of block {block} together move {percent(together, 0)} of the score; "
-        f"head {most[0]['head']} alone moves {percent(most[0]['moved'], 0)}",
-        "finding": f"The last token's share of the score rises most in block {block}. Its heads, all "
-        f"exchanged at the last token, move the score by {percent(together)} of the distance to the "
-        f"other text's: {few}. The first token gets at most {percent(max(first))} of the last "
-        f"token's attention, averaged over the heads of a block (block {1 + int(np.argmax(first))}). "
-        "It has seen nothing but itself, and carries no rating of what follows: where heads that "
-        "have nothing to fetch rest there, it is an attention sink (Xiao et al. 2023).",
+        "headline": f"Of block {block}, all heads together move {percent(together, 0)} of the "
+        f"score; head {most[0]['head']} alone moves {percent(most[0]['moved'], 0)}",
+        "finding": f"The last token's share of the score rises most in block {block}. Its heads, "
+        f"all exchanged at the last token, move the score by {percent(together)} of the distance "
+        f"to the other text's: {few}. The first token gets at most {percent(max(first))} of the "
+        "last token's attention, on average over the heads of a block (block "
+        f"{1 + int(np.argmax(first))}). It has seen nothing but itself, and carries no rating of "
+        "what follows: where heads that have nothing to fetch rest there, it is an attention sink "
+        "(Xiao et al. 2023).",
         "chance": 0.0,
         "table": {
             "columns": ["head", "moves the score", *(f"attends to: {g}" for g in GOALS.values())],
