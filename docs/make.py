@@ -7,6 +7,7 @@ results that are there.
 """
 
 import json
+import os
 import shutil
 import string
 import sys
@@ -14,6 +15,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read as torch loads: threads that wait sleep
 from minigpt.cli.program import errors_for_people
 from minigpt.explain.run import explain
 

@@ -3,8 +3,9 @@
 The last token is read again with some of its attention knocked out, in one of two ways; the tokens
 before it are unchanged. *Cut*: it attends to itself only, or to the last few tokens, which never
 occurred in pre-training. *Mean*: the output of each head of a block at the last token is replaced
-by its mean over the last tokens of the texts of train, read without a knock-out. So the block adds the same to all texts, but something usual (mean ablation; Wang et al. 2022,
-"Interpretability in the Wild").
+by its mean over the last tokens of the texts of train, read without a knock-out. So the block
+adds the same to all texts, but something usual (mean ablation; Wang et al. 2022, "Interpretability
+in the Wild").
 """
 
 import numpy as np
