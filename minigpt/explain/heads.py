@@ -9,18 +9,17 @@ from difflib import SequenceMatcher
 import numpy as np
 import torch
 
-from minigpt.data import TOKENS_AT_ONCE, Tokens
 from minigpt.explain import figures
 from minigpt.explain.accuracy import percent
 from minigpt.explain.interventions import (
     attention_replaced,
-    batches_of_equal_length,
     heads_at_last_token,
+    heads_of,
     read_last_token,
-    read_unchanged,
+    reread,
 )
 from minigpt.explain.patching import exchange, patched_vectors, settled_in
-from minigpt.explain.study import Study
+from minigpt.explain.study import Study, part_of
 from minigpt.model import fused_attention
 
 # N texts, B of them in a batch, T tokens, C channels, H heads, D = C // H
@@ -60,44 +59,29 @@ def exchanged(study: Study, texts: np.ndarray, others: np.ndarray, block: int):
     """Return what replacing heads of a block, by index, by those of the other texts leads to.
 
     Returns the last token's vectors with each head replaced, then all of them, (N, H + 1, C); and
-    how the attention of all heads of all blocks at the last token is shared among GOALS, for each
-    text: (N, L, H, 3).
+    how the attention of each head of each block there is shared among GOALS, (N, L, H, 3).
     """
-    tokens, heads, width = (
-        study.tokens["test"],
-        study.trunk.config.n_head,
-        study.trunk.config.n_embd,
-    )
-    chosen = Tokens([tokens.ids[i] for i in texts], tokens.labels[torch.from_numpy(texts)])
-    donors = Tokens([tokens.ids[i] for i in others], chosen.labels)
-    settings = {"block": block, "with": study.depends_on(donors)}
+    tokens, config = study.tokens["test"], study.trunk.config
+    theirs = heads_of(study, tokens)[others, block].to(study.device)  # (N, H, D)
+    each = [[head] for head in range(config.n_head)]
 
-    def read_heads(trunk, batch):  # -> (B, H D + L H 3)
-        unchanged = read_unchanged(trunk, chosen.batch(batch)[0][0].to(study.device))
-        outputs, weights = (x.cpu() for x in heads_at_last_token(trunk, unchanged))
-        goals = np.stack([goals_of(chosen.ids[i], donors.ids[i]) for i in batch])  # (B, 3, T)
-        shares = weights @ torch.from_numpy(goals).float().mT[:, None]  # (B, L, H, 3)
-        return torch.cat((outputs[:, block].flatten(1), shares.flatten(1)), 1).numpy()
+    def read(trunk, unchanged, batch):  # -> (B, (H + 1) C + L H 3)
+        parts = []
+        for heads in (*each, [*range(len(each))]):
+            with attention_replaced(trunk, {block: heads_replaced(heads, theirs[batch])}):
+                parts.append(read_last_token(trunk, unchanged))
+        weights = heads_at_last_token(trunk, unchanged)[1]  # (B, L, H, T)
+        pairs = zip(texts[batch], others[batch], strict=True)
+        goals = np.stack([goals_of(tokens.ids[i], tokens.ids[j]) for i, j in pairs])  # (B, 3, T)
+        parts.append((weights @ torch.from_numpy(goals).to(weights).mT[:, None]).flatten(1))
+        return torch.cat(parts, 1)
 
-    batches = batches_of_equal_length(chosen.lengths, 4 * TOKENS_AT_ONCE[study.device])
-    shape = (width + len(study.trunk.h) * heads * len(GOALS),)
-    array, order = study.computed_once(chosen, "heads", settings, shape, batches, read_heads)
-    array = torch.from_numpy(array[order])
-    outputs, shares = array[:, :width].unflatten(1, (heads, -1)), array[:, width:]
-    place = {text: i for i, text in enumerate(texts)}
-    theirs = outputs[[place[other] for other in others]].to(study.device)  # (N, H, D)
-
-    def read(trunk, batch):  # -> (B, H + 1, C)
-        unchanged = read_unchanged(trunk, chosen.batch(batch)[0][0].to(study.device))
-        vectors = []
-        for some in (*([h] for h in range(heads)), [*range(heads)]):
-            with attention_replaced(trunk, {block: heads_replaced(some, theirs[batch])}):
-                vectors.append(read_last_token(trunk, unchanged).cpu())
-        return torch.stack(vectors, 1).numpy()
-
-    shape = heads + 1, width
-    array, order = study.computed_once(chosen, "heads exchanged", settings, shape, batches, read)
-    return torch.from_numpy(array[order]), shares.unflatten(1, (-1, heads, len(GOALS)))
+    settings = {"block": block, "with": study.depends_on(part_of(tokens, others))}
+    vectors = (len(each) + 1) * config.n_embd
+    shape = (vectors + config.n_layer * len(each) * len(GOALS),)
+    array = reread(study, part_of(tokens, texts), "heads exchanged", settings, shape, read)
+    shares = array[:, vectors:].unflatten(1, (-1, len(each), len(GOALS)))
+    return array[:, :vectors].unflatten(1, (len(each) + 1, -1)), shares
 
 
 def measure(study: Study) -> dict:
@@ -158,17 +142,18 @@ def draw(result: dict):
     left.barh(y, [head["moved"] for head in heads], color=figures.BLUE)
     left.set_xlabel("moves the score, of the way to the other text's")
     start = np.zeros(len(heads))
-    colours = (figures.ORANGE, figures.GRID, figures.GREEN)
+    colours = (figures.ORANGE, figures.RED, figures.GREEN)
     for (key, label), colour in zip(GOALS.items(), colours, strict=True):
         shares = np.array([head[key] for head in heads])
         right.barh(y, shares, left=start, color=colour, label=label)
         start += shares
     right.set_xlabel("attention at the last token")
-    right.set_xlim(0, 1)
+    right.set(xlim=(0, 1), xticks=(0, 0.25, 0.5, 0.75, 1))
     right.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=9, handlelength=1)
     left.set(ylabel=f"head of block {result['block']}", yticks=y, ylim=(len(y) + 0.6, 0.4))
+    figures.percent_axis(left.xaxis)
+    right.xaxis.set_major_formatter(left.xaxis.get_major_formatter())
     for axes in (left, right):
         axes.grid(axis="y", visible=False)
-        figures.percent_axis(axes.xaxis)
     figures.title(figure, result)
     return figure

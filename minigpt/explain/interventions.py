@@ -7,11 +7,14 @@ model has no flag for any of this.
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from minigpt.data import TOKENS_AT_ONCE, Tokens
 from minigpt.explain.hidden_states import every_layer
+from minigpt.explain.study import Study
 from minigpt.model import GPT2, Past, attention
 
 # B texts of the same length in a batch, T tokens, C channels, L blocks, H heads, D = C // H
@@ -70,6 +73,31 @@ def heads_at_last_token(trunk: GPT2, texts: Unchanged):  # -> (B, L, H, D), (B, 
     with attention_replaced(trunk, dict.fromkeys(range(len(trunk.h)), recorded)):
         read_last_token(trunk, texts)
     return torch.stack(outputs, 1), torch.stack(weights, 1)
+
+
+def heads_of(study: Study, texts: Tokens) -> torch.Tensor:  # -> (N, L, H, D)
+    """Return what each head of each block adds at the last token of texts."""
+
+    def read(trunk, unchanged, batch):
+        return heads_at_last_token(trunk, unchanged)[0]
+
+    config = study.trunk.config
+    shape = config.n_layer, config.n_head, config.n_embd // config.n_head
+    return reread(study, texts, "heads", {"heads": "last"}, shape, read)
+
+
+def reread(study: Study, texts: Tokens, title: str, settings: dict, shape: tuple, read: Callable):
+    """Return `read(trunk, unchanged, batch)` of texts, in their order, (N, *shape): computed once,
+    in batches of texts of equal length.
+    """
+
+    def read_batch(trunk, batch):
+        ids = texts.batch(batch)[0][0].to(study.device)
+        return read(trunk, read_unchanged(trunk, ids), batch).cpu().numpy()
+
+    batches = batches_of_equal_length(texts.lengths, 4 * TOKENS_AT_ONCE[study.device])
+    array, order = study.computed_once(texts, title, settings, shape, batches, read_batch)
+    return torch.from_numpy(array[order])
 
 
 def batches_of_equal_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:

@@ -8,19 +8,17 @@ adds the same to all texts, but something usual (mean ablation; Wang et al. 2022
 in the Wild").
 """
 
-import numpy as np
 import torch
 
-from minigpt.data import TOKENS_AT_ONCE, Tokens
+from minigpt.data import Tokens
 from minigpt.datasets import SPLITS
 from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_table, percent, versus_chance
 from minigpt.explain.interventions import (
     attention_replaced,
-    batches_of_equal_length,
-    heads_at_last_token,
+    heads_of,
     read_last_token,
-    read_unchanged,
+    reread,
 )
 from minigpt.explain.study import Study
 from minigpt.model import fused_attention
@@ -63,44 +61,26 @@ def knock_outs(blocks: int) -> dict[tuple[str, int], tuple]:
     return ways | {("window", w): (range(blocks), w) for w in WINDOWS}
 
 
-def mean_of_heads(study: Study) -> torch.Tensor:  # -> (L, H, D)
-    """Return the mean, over the texts of train, of what each head adds at the last token."""
-    texts = study.tokens["train"]
-
-    def read(trunk, batch):
-        unchanged = read_unchanged(trunk, texts.batch(batch)[0][0].to(study.device))
-        return heads_at_last_token(trunk, unchanged)[0].cpu().numpy()
-
-    batches = batches_of_equal_length(texts.lengths, 4 * TOKENS_AT_ONCE[study.device])
-    config = study.trunk.config
-    shape = config.n_layer, config.n_head, config.n_embd // config.n_head
-    array, _ = study.computed_once(texts, "heads", {"heads": "last"}, shape, batches, read)
-    return torch.from_numpy(array.mean(0, dtype=np.float64)).float().to(study.device)
-
-
-def knocked_out(study: Study, texts: Tokens, means) -> np.ndarray:  # -> (N, ways, C)
+def knocked_out(study: Study, texts: Tokens, means) -> torch.Tensor:  # (L, H, D) -> (N, ways, C)
     """Return the last token's vectors under all knock-outs."""
     ways = knock_outs(len(study.trunk.h))
 
-    def read(trunk, batch):
-        unchanged = read_unchanged(trunk, texts.batch(batch)[0][0].to(study.device))
+    def read(trunk, unchanged, batch):
         vectors = []
         for blocks, window in ways.values():
             functions = {
                 i: last_tokens_only(window) if window else always(means[i]) for i in blocks
             }
             with attention_replaced(trunk, functions):
-                vectors.append(read_last_token(trunk, unchanged).cpu())
-        return torch.stack(vectors, 1).numpy()
+                vectors.append(read_last_token(trunk, unchanged))
+        return torch.stack(vectors, 1)
 
-    batches = batches_of_equal_length(texts.lengths, 4 * TOKENS_AT_ONCE[study.device])
     settings = {
         "ways": [str(way) for way in ways],
         "means": study.depends_on(study.tokens["train"]),
     }
     shape = len(ways), study.trunk.config.n_embd
-    array, order = study.computed_once(texts, "knock-out", settings, shape, batches, read)
-    return array[order]
+    return reread(study, texts, "knock-out", settings, shape, read)
 
 
 def title_of(kind: str, at: int) -> str:
@@ -121,9 +101,10 @@ def measure(study: Study) -> dict:
     A new probe is fitted each time: the question is what can still be read, not what confuses a
     probe that was fitted on something else.
     """
-    means, ways = mean_of_heads(study), list(knock_outs(len(study.trunk.h)))
-    arrays = {split: knocked_out(study, study.tokens[split], means) for split in SPLITS}
-    vectors = [{s: torch.from_numpy(x[:, i]) for s, x in arrays.items()} for i in range(len(ways))]
+    means = heads_of(study, study.tokens["train"]).mean(0).to(study.device)
+    vectors = {split: knocked_out(study, study.tokens[split], means) for split in SPLITS}
+    ways = list(knock_outs(len(study.trunk.h)))
+    vectors = [{split: x[:, i] for split, x in vectors.items()} for i in range(len(ways))]
     fitted = [study.last_logits, *study.logits(vectors[1:], "knock-out, probes")]
     rows = {}
     for (kind, at), logits in zip(ways, fitted, strict=True):

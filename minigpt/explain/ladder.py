@@ -4,6 +4,7 @@ Each rung of the ladder is what `train.py` does with these flags; its logits are
 """
 
 import dataclasses
+import itertools
 import math
 import shlex
 
@@ -13,8 +14,8 @@ import torch
 from minigpt.cli.train_flags import parse, settle
 from minigpt.data import Tokens
 from minigpt.explain import figures
-from minigpt.explain.accuracy import accuracy_table, percent
-from minigpt.explain.study import Study, code_of_heads, sample
+from minigpt.explain.accuracy import accuracy_table, percent, range_of
+from minigpt.explain.study import Study, code_of_heads, part_of, sample
 from minigpt.fast import precompute, stored
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze, names_to_train, trainable
@@ -78,31 +79,30 @@ def measure(study: Study) -> dict:
     """Train more and more of the parameters; and some rungs on fewer texts."""
     train = study.tokens["train"]
     sizes = [n for n in SIZES if n < len(train)]
-    jobs = [(flags, train) for _, flags in RUNGS.values()]
-    jobs += [
-        (flags_for_few(key, n), few_texts(study, n, seed))
-        for key in CURVES
-        for n in sizes
-        for seed in range(SAMPLES)
-    ]
+    jobs = {key: (flags, train) for key, (_, flags) in RUNGS.items()}
+    for key, n, seed in itertools.product(CURVES, sizes, range(SAMPLES)):
+        jobs[key, n, seed] = flags_for_few(key, n), few_texts(study, n, seed)
 
     def job(work: tuple[str, Tokens]) -> tuple[int, np.ndarray]:
         trainable, logits = train_and_test(study, *work)
         return trainable, logits.numpy()
 
-    done = [(n, torch.from_numpy(logits)) for n, logits in study.each(job, jobs, "ladder")]
-    logits = {key: x for key, (_, x) in zip(RUNGS, done, strict=False)}
+    done = dict(zip(jobs, study.each(job, [*jobs.values()], "ladder"), strict=True))
+    logits = {key: torch.from_numpy(x) for key, (_, x) in done.items()}
+    accuracy = {key: study.accuracy(x) for key, x in logits.items()}
     rungs = {
-        key: {"title": title, "flags": flags, "learning": trainable} | study.accuracy(x)
-        for (key, (title, flags)), (trainable, x) in zip(RUNGS.items(), done, strict=False)
+        key: {"title": title, "flags": flags, "learning": done[key][0]} | accuracy[key]
+        for key, (title, flags) in RUNGS.items()
     }
     best = max(rungs, key=lambda key: rungs[key]["accuracy"])
     for key, row in rungs.items():
         for other, name in (("head", "against"), (best, "against_best")):
             if key != other:
                 row[name] = study.difference(logits[key], logits[other])
-    few = [x for _, x in done[len(RUNGS) :]]
-    curves = {key: [mean_of(study, n, few) for n in sizes] for key in CURVES}
+    curves = {key: [] for key in CURVES}
+    for key, n in itertools.product(CURVES, sizes):
+        samples = [accuracy[key, n, seed] for seed in range(SAMPLES)]
+        curves[key].append({"texts": n} | range_of(samples, "samples"))
     for key, points in curves.items():
         points.append({"texts": len(train), "accuracy": rungs[key]["accuracy"]})
     return words_and_table(rungs, best) | {
@@ -147,25 +147,11 @@ def flags_for_few(key: str, n: int) -> str:
     return flags
 
 
-def mean_of(study: Study, n: int, logits: list) -> dict:
-    """Return the accuracy of a rung trained on `n` texts: the mean of samples, and their range.
-
-    Takes the logits of its samples out of a list, from the front.
-    """
-    correct = [study.correct(logits.pop(0)).mean() for _ in range(SAMPLES)]
-    return {
-        "texts": n,
-        "accuracy": float(np.mean(correct)),
-        "range": [float(min(correct)), float(max(correct))],
-    }
-
-
 def few_texts(study: Study, n: int, seed: int) -> Tokens:
     """Return about `n` texts of train: whole pairs, labels in the same proportions."""
     chosen = {id(e) for e in sample(study.examples("train"), n, seed)}
     indices = [i for i, e in enumerate(study.examples("train")) if id(e) in chosen]
-    texts = study.tokens["train"]
-    return Tokens([texts.ids[i] for i in indices], texts.labels[torch.tensor(indices)])
+    return part_of(study.tokens["train"], indices)
 
 
 def table_with_parameters(rungs: dict) -> dict:
@@ -214,7 +200,7 @@ def draw_curves(axes, result: dict) -> None:
     for (key, points), colour, mark in zip(result["curves"].items(), colours, "oDs", strict=False):
         x = [point["texts"] for point in points]
         title = result["rungs"][key]["title"]
-        figures.line(axes, x, points, colour, mark, title, "range")
+        figures.line(axes, x, points, colour, mark, title, "accuracy_range")
     axes.set_xscale("log")
     axes.set_xticks(x, x)
     axes.minorticks_off()

@@ -10,12 +10,12 @@ import itertools
 import numpy as np
 import torch
 
-from minigpt.data import TOKENS_AT_ONCE, Tokens, pairs_of
+from minigpt.data import pairs_of
 from minigpt.explain import figures
 from minigpt.explain.accuracy import percent
 from minigpt.explain.hidden_states import FROM_END
-from minigpt.explain.interventions import Unchanged, batches_of_equal_length, read_unchanged
-from minigpt.explain.study import Study
+from minigpt.explain.interventions import Unchanged, reread
+from minigpt.explain.study import Study, part_of
 from minigpt.model import GPT2
 
 # N texts, B of them in a batch, C channels, L blocks, S replaced tokens, P positions: PATCHED
@@ -48,27 +48,21 @@ def patched_vectors(study: Study, texts: np.ndarray, others: np.ndarray) -> torc
     `texts` (N,) are texts of test, `others` those whose vectors they get; returns (N, L + 1, P, C).
     """
     tokens, states = study.tokens["test"], study.hidden_states["test"]
-    chosen = Tokens([tokens.ids[i] for i in texts], tokens.labels[torch.from_numpy(texts)])
 
-    def read(trunk, batch):
-        unchanged = read_unchanged(trunk, chosen.batch(batch)[0][0].to(study.device))
+    def read(trunk, unchanged, batch):  # -> (B, L + 1, P, C)
         T, layers = unchanged.ids.size(1), []
         for layer in range(study.layers):
             theirs = [states.at(layer, position, others[batch]) for position in PATCHED]
-            layers.append(
-                [
-                    patch(trunk, unchanged, layer, T + position, x[:, None].to(study.device)).cpu()
-                    for position, x in zip(PATCHED, theirs, strict=True)
-                ]
-            )
-        return torch.stack([torch.stack(row, 1) for row in layers], 1).numpy()
+            patched = [
+                patch(trunk, unchanged, layer, T + position, x[:, None].to(study.device))
+                for position, x in zip(PATCHED, theirs, strict=True)
+            ]
+            layers.append(torch.stack(patched, 1))
+        return torch.stack(layers, 1)
 
-    batches = batches_of_equal_length(chosen.lengths, 4 * TOKENS_AT_ONCE[study.device])
-    donors = Tokens([tokens.ids[i] for i in others], chosen.labels)
-    settings = {"patched": PATCHED, "with": study.depends_on(donors)}
+    settings = {"patched": PATCHED, "with": study.depends_on(part_of(tokens, others))}
     shape = study.layers, len(PATCHED), study.trunk.config.n_embd
-    array, order = study.computed_once(chosen, "patching", settings, shape, batches, read)
-    return torch.from_numpy(array[order])
+    return reread(study, part_of(tokens, texts), "patching", settings, shape, read)
 
 
 def pairs_to_patch(study: Study) -> np.ndarray:  # -> (pairs, 2)

@@ -291,6 +291,11 @@ def sample(examples: list[Example], most: int, seed: int) -> list[Example]:
     return split_off(examples, most / len(examples), seed)[1]
 
 
+def part_of(texts: Tokens, indices) -> Tokens:
+    """Return some texts, by index."""
+    return Tokens([texts.ids[i] for i in indices], texts.labels[torch.as_tensor(indices)])
+
+
 def open_study(weights: str | None, data: str, device: str, extra_texts=(), quiet=False) -> Study:
     """Find the weights and the texts. Raises InputError."""
     seed = 0

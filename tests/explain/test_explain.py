@@ -35,6 +35,7 @@ from minigpt.explain.hidden_states import POSITIONS
 from minigpt.explain.interventions import (
     attention_replaced,
     heads_at_last_token,
+    heads_of,
     read_last_token,
     read_unchanged,
 )
@@ -443,9 +444,8 @@ def test_without_attention_only_position_and_token_are_left(real):
     assert none["accuracy"] == rows["up_to_6"]["accuracy"] == rows["window_1"]["accuracy"] < 0.6
     assert whole["accuracy"] > none["accuracy"] + 0.15 and none["against"]["interval"][1] < 0
     assert rows["mean_from_1"]["accuracy"] == rows["mean_up_to_6"]["accuracy"] < 0.6
-    means = knock_out.mean_of_heads(real)
-    arrays = {s: knock_out.knocked_out(real, t, means) for s, t in real.tokens.items()}
-    vectors = {s: torch.from_numpy(x[:, 1]) for s, x in arrays.items()}
+    means = heads_of(real, real.tokens["train"]).mean(0)
+    vectors = {s: knock_out.knocked_out(real, t, means)[:, 1] for s, t in real.tokens.items()}
     alike = same(real, lambda ids: (len(ids), ids[-1]))  # all that is left: the place and the word
     assert alike.sum() >= 10 and right(real, vectors)[alike].mean() == 0.5
 
