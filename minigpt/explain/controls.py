@@ -36,7 +36,7 @@ def measure(study: Study) -> dict:
         "length": ("how long the text is", study.lengths_only()),
         "bag": ("which tokens are in the text", with_tokens_only(study, slice(None))),
     }
-    # (title, what is compared with the last token's vector or the mean, that): logits of test
+    # title, logits of test, those of what it is compared with, and what there are several of
     rows = {
         "trained": ("last token, as pre-trained", [study.last_logits], None, ""),
         "random": ("last token, random weights", random, study.last_logits, "seeds"),
@@ -53,15 +53,13 @@ def measure(study: Study) -> dict:
         "headline": f"The last token's vector: {percent(trained['accuracy'], 0)}; with "
         f"random weights, {percent(random['accuracy'], 0)}",
         "finding": f"On the last token's vector the accuracy is {percent(trained['accuracy'])}. "
-        f"Without pre-training it is {percent(random['accuracy'])} on average, "
-        f"{limits(*random['accuracy_range'])} with {random['times']} seeds of random weights: "
+        f"Without pre-training, with random weights, it is {percent(random['accuracy'])} on "
+        f"average ({random['range_of']}: {limits(*random['accuracy_range'])}): "
         f"{random['against']['words']}. With shuffled labels the same probe has "
         f"{percent(rows['shuffled']['accuracy'])} on average. Without any model, on which tokens "
         f"occur in the whole text, {percent(bag['accuracy'])}: {bag['against']['words']}.",
         "chance": study.chance,
-        "table": accuracy_table(
-            "probe on", {row["title"]: row for row in rows.values()}, "the same as pre-trained"
-        ),
+        "table": accuracy_table("probe on", {r["title"]: r for r in rows.values()}, "pre-trained"),
         "rows": rows,
     }
     return result | ({"longer": longer_by_class(study)} if study.paired else {})

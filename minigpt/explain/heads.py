@@ -89,10 +89,10 @@ def measure(study: Study) -> dict:
     twins = exchange(study)
     if isinstance(twins, str):
         return {"question": QUESTION, "skipped": twins}
-    vectors = patched_vectors(study, twins.texts, twins.others)  # stored by `patching`
-    block = settled_in(twins.moved(vectors).tolist())
-    vectors, shares = exchanged(study, twins.texts, twins.others, block - 1)
-    *moved, together = twins.moved(vectors).tolist()
+    texts, others, moved_by = twins
+    block = settled_in(moved_by(patched_vectors(study, texts, others)).tolist())
+    vectors, shares = exchanged(study, texts, others, block - 1)
+    *moved, together = moved_by(vectors).tolist()
     shares = shares.mean(0)  # (L, H, 3)
     heads = [
         {"head": h, "moved": share, **dict(zip(GOALS, goals, strict=True))}

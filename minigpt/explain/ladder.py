@@ -22,19 +22,20 @@ from minigpt.freeze import freeze, names_to_train, trainable
 from minigpt.runs import build, tune
 
 QUESTION = "Must the trunk be trained, too, and how much of it?"
+EPOCHS = 3  # where the trunk is trained, so that all of it takes minutes
 RUNGS = {
     "head": ("the head only", "--freeze-trunk"),
-    "last_1": ("the last block", "--epochs 4 --train-last 1"),
-    "prompt": ("a prompt of 16", "--epochs 4 --prompt 16"),
-    "prefix": ("a prefix of 16", "--epochs 4 --prefix 16"),
-    "lora": ("LoRA, rank 8", "--epochs 4 --lora 8"),
-    "adapter": ("adapters of 16", "--epochs 4 --adapter 16"),
-    "all": ("everything", "--epochs 4"),
-    "lp_ft": ("the head, then everything", "--epochs 4 --warm-head 20"),
+    "last_1": ("the last block", f"--epochs {EPOCHS} --train-last 1"),
+    "prompt": ("a prompt of 16", f"--epochs {EPOCHS} --prompt 16"),
+    "prefix": ("a prefix of 16", f"--epochs {EPOCHS} --prefix 16"),
+    "lora": ("LoRA, rank 8", f"--epochs {EPOCHS} --lora 8"),
+    "adapter": ("adapters of 16", f"--epochs {EPOCHS} --adapter 16"),
+    "all": ("everything", f"--epochs {EPOCHS}"),
+    "lp_ft": ("the head, then everything", f"--epochs {EPOCHS} --warm-head 20"),
 }
 CURVES = ("head", "last_1")  # rungs that are trained on fewer texts, too
 SIZES, SAMPLES = (10, 30, 100, 300), 3  # texts, and samples of each size
-STEPS = 50  # of gradient descent, at least: four epochs of ten texts would be four
+STEPS = 50  # of gradient descent, at least: three epochs of ten texts would be three
 FORMAT = 2  # of stored logits: increase it when training gives other results
 
 
@@ -113,6 +114,7 @@ def measure(study: Study) -> dict:
         "curves": curves,
         "draws": SAMPLES,
         "dev": len(study.tokens["dev"]),
+        "epochs": EPOCHS,
     }
 
 
@@ -142,7 +144,7 @@ def flags_for_few(key: str, n: int) -> str:
     """Return the flags of a rung that is trained on `n` texts."""
     flags = RUNGS[key][1]
     if key != "head":
-        epochs = max(4, math.ceil(STEPS / math.ceil(n / 32)))
+        epochs = max(EPOCHS, math.ceil(STEPS / math.ceil(n / 32)))
         flags += f" --epochs {epochs}"
     return flags
 

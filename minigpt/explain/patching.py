@@ -4,7 +4,6 @@ Activation patching: a text is read with one vector, at one layer and position, 
 the other text of its pair, which has the opposite label. What changes after it is computed again.
 """
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -74,29 +73,11 @@ def pairs_to_patch(study: Study) -> np.ndarray:  # -> (pairs, 2)
     return pairs[np.sort(random.permutation(len(pairs))[:PAIRS])]
 
 
-@dataclasses.dataclass(frozen=True)
-class Exchange:
-    """Texts of test, the others of their pairs, and the score that is to move: the log odds."""
-
-    texts: np.ndarray  # (N,)
-    others: np.ndarray  # (N,)
-    direction: torch.Tensor  # (C,): of a vector, the score is its product with this
-    own: torch.Tensor  # (N,) scores
-    theirs: torch.Tensor  # (N,)
-    sign: torch.Tensor  # (N,): of the way to the other text's label
-
-    @property
-    def distance(self) -> float:
-        return ((self.theirs - self.own) * self.sign).sum().item()
-
-    def moved(self, vectors) -> torch.Tensor:  # (N, ..., C) -> (...)
-        """Return how far the scores of all texts move to those of the others, as a share."""
-        way = (vectors @ self.direction).movedim(0, -1) - self.own  # (..., N)
-        return (way * self.sign).sum(-1) / self.distance
-
-
-def exchange(study: Study) -> Exchange | str:
-    """Return the texts to exchange vectors between; or why there are none."""
+def exchange(study: Study) -> tuple | str:
+    """Return which texts of test get vectors, and those that they get them from, (N,) each; and a
+    function of the last token's vectors, (N, ..., C) -> (...), that says how far the probe's scores
+    of all texts move to those of the others, as a share. Or why there are none.
+    """
     if not study.paired:
         return f"{study.dataset.name} has no pairs: texts of opposite labels, in a column `pair`"
     pairs = pairs_to_patch(study)
@@ -104,13 +85,18 @@ def exchange(study: Study) -> Exchange | str:
         return f"no pair of {study.dataset.name} has texts of at least {FROM_END} tokens"
     texts, others = pairs.flatten(), pairs[:, ::-1].flatten()
     probe = study.probe(study.last)  # (2, C)
-    direction = probe[1] - probe[0]
+    direction = probe[1] - probe[0]  # the score of a vector: its log odds of the second class
     score = study.last["test"] @ direction
-    sign = 1 - 2.0 * study.classes["test"][texts]
-    exchange = Exchange(texts, others, direction, score[texts], score[others], sign)
-    if not exchange.distance > 0:
+    sign = 1 - 2.0 * study.classes["test"][texts]  # of the way to the other text's label
+    distance = ((score[others] - score[texts]) * sign).sum()
+    if not distance > 0:
         return "the probe does not tell the texts of a pair apart, so that no score can move"
-    return exchange
+
+    def moved(vectors):
+        way = (vectors @ direction).movedim(0, -1) - score[texts]  # (..., N)
+        return (way * sign).sum(-1) / distance
+
+    return texts, others, moved
 
 
 def measure(study: Study) -> dict:
@@ -118,13 +104,13 @@ def measure(study: Study) -> dict:
     twins = exchange(study)
     if isinstance(twins, str):
         return {"question": QUESTION, "skipped": twins}
-    vectors = patched_vectors(study, twins.texts, twins.others)  # (N, L + 1, P, C)
-    moved = twins.moved(vectors).tolist()
+    texts, others, moved = twins
+    moved = moved(patched_vectors(study, texts, others)).tolist()  # (L + 1, P)
     return {
         "question": QUESTION,
-        **words_and_table(study, moved, twins),
+        **words_and_table(study, moved, texts, others),
         "chance": 0.0,
-        "pairs": len(twins.texts) // 2,
+        "pairs": len(texts) // 2,
         "places": PATCHED,
         "moved": moved,
     }
@@ -140,10 +126,10 @@ def settled_in(moved: list) -> int:
     return 1 + int(np.argmax(rises))
 
 
-def words_and_table(study: Study, moved: list, twins: Exchange) -> dict:
+def words_and_table(study: Study, moved: list, texts, others) -> dict:
     """Return the headline, the finding and the table."""
-    ids, texts = study.tokens["test"].ids, twins.texts
-    same = sum(int(ids[a][-1] == ids[b][-1]) for a, b in zip(texts, twins.others, strict=True))
+    ids = study.tokens["test"].ids
+    same = sum(int(ids[a][-1] == ids[b][-1]) for a, b in zip(texts, others, strict=True))
     half = next(layer for layer, row in enumerate(moved) if row[-1] >= 0.5)
     rows = [
         [str(layer), *(percent(share) for share in row[:-9:-1])] for layer, row in enumerate(moved)
