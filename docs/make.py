@@ -26,7 +26,8 @@ class Figures(string.Formatter):
     """`str.format`, but for the space between a number and its percent sign."""
 
     def format_field(self, value, spec):
-        return super().format_field(value, spec).replace("%", " %")
+        text = super().format_field(value, spec)
+        return text.replace("%", " %") if spec.endswith("%") else text
 
 
 def fill(template: str, results: dict) -> str:

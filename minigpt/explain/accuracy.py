@@ -73,9 +73,9 @@ def difference(a, b, groups, seed=0) -> dict:  # (N,) x 3
     gain = np.asarray(a, float) - np.asarray(b, float)
     points, (low, high) = float(gain.mean()), bootstrap_interval(gain, groups, seed)
     words = f"{100 * abs(points):.1f} points {'less' if points < 0 else 'more'}"
-    interval = f"95 % interval of the difference {100 * low:+.1f} to {100 * high:+.1f}"
-    unclear = ", so not distinguishable" if low <= 0 <= high else ""
-    return {"points": points, "interval": (low, high), "words": f"{words} ({interval}{unclear})"}
+    unclear = ": not distinguishable" if low <= 0 <= high else ""
+    words += f" (95 % interval {limits(low, high, '+')}{unclear})"
+    return {"points": points, "interval": (low, high), "words": words}
 
 
 def range_of(accuracies: list[dict], what: str) -> dict:
