@@ -15,7 +15,14 @@ from string import Template
 
 from minigpt.explain.figures import BLUE, GRID, INK
 
-SHORT = ("pooling", "controls", "knock-out", "words", "ladder")  # whose headlines are the answer
+SHORT = (
+    "pooling",
+    "controls",
+    "knock-out",
+    "heads",
+    "words",
+    "ladder",
+)  # whose headlines are the answer
 LONG = 12  # a table of more rows than this is folded
 
 
