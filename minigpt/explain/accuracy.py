@@ -126,10 +126,8 @@ def accuracy_table(first_column: str, figures_by_title: dict[str, dict], minus="
     paired = any("pairs" in figures for figures in figures_by_title.values())
     rows = []
     for title, figures in figures_by_title.items():
-        if "range_of" in figures:
-            interval = f"{limits(*figures['accuracy_range'])}, {figures['range_of']}"
-        else:
-            interval = limits(*figures["interval"])
+        interval = limits(*(figures.get("interval") or figures["accuracy_range"]))
+        interval += f", {figures['range_of']}" if "range_of" in figures else ""
         rows.append([title, percent(figures["accuracy"]), interval])
         if minus:
             gain = figures.get("against")
