@@ -4,9 +4,11 @@ Read from top to bottom: data goes text -> ids -> hidden states -> one pooled ve
 it calls of the packages builds on the core: the comments say on what.
 """
 
+import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read as torch loads: threads that wait sleep
 import torch
 
 from minigpt import runs

@@ -7,6 +7,7 @@ results that are there. A section about an experiment that was skipped is left o
 """
 
 import json
+import os
 import re
 import shutil
 import string
@@ -15,6 +16,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read as torch loads: threads that wait sleep
 from minigpt.cli.program import errors_for_people
 from minigpt.explain.run import explain
 

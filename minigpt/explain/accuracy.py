@@ -64,6 +64,30 @@ def draws(groups: int, seed: int) -> np.ndarray:  # -> (DRAWS, G)
     return random.multinomial(groups, np.full(groups, 1 / groups), DRAWS).astype(float)
 
 
+def difference(a, b, groups, seed=0) -> dict:  # (N,) x 3
+    """Return how many points more `a` has than `b`, of the same texts, with its 95 % interval.
+
+    `a` and `b` say which texts are correct: 0 or 1, or a share of several probes. It is a paired
+    test that draws whole groups; McNemar's would take the two texts of a pair as independent.
+    """
+    gain = np.asarray(a, float) - np.asarray(b, float)
+    points, (low, high) = float(gain.mean()), bootstrap_interval(gain, groups, seed)
+    words = f"{100 * abs(points):.1f} points {'less' if points < 0 else 'more'}"
+    unclear = ": not distinguishable" if low <= 0 <= high else ""
+    words += f" (95 % interval {limits(low, high, '+')}{unclear})"
+    return {"points": points, "interval": (low, high), "words": words}
+
+
+def range_of(accuracies: list[dict], what: str) -> dict:
+    """Return the mean of accuracies, and the lowest and the highest: a range, not an interval."""
+    figures = {"times": len(accuracies), "range_of": f"range of {len(accuracies)} {what}"}
+    for value in ("accuracy", "pairs"):
+        if value in accuracies[0]:
+            values = [accuracy[value] for accuracy in accuracies]
+            figures |= {value: float(np.mean(values)), f"{value}_range": (min(values), max(values))}
+    return figures
+
+
 def pairs_interval(logits, examples, labels, seed=0) -> tuple[float, float]:  # (N, 2)
     """Return the 95 % interval of the share of pairs that are in order."""
     single = (
@@ -89,14 +113,27 @@ def versus_chance(figures: dict, chance: float) -> str:
     return "above chance" if low > chance else "below chance"
 
 
-def accuracy_table(first_column: str, figures_by_title: dict[str, dict]) -> dict:
-    """Return a table with a row for each title, from what `accuracy_of` returns."""
+def limits(low: float, high: float, sign="") -> str:
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
+def accuracy_table(first_column: str, figures_by_title: dict[str, dict], minus="") -> dict:
+    """Return a table with a row for each title, from what `accuracy_of` or `range_of` returns.
+
+    `minus` names what an accuracy is compared with in a row's "against", if there is one.
+    """
     columns = [first_column, "accuracy", "95 % interval"]
     paired = any("pairs" in figures for figures in figures_by_title.values())
     rows = []
     for title, figures in figures_by_title.items():
-        low, high = figures["interval"]
-        rows.append([title, percent(figures["accuracy"]), f"{100 * low:.1f} to {100 * high:.1f}"])
+        interval = limits(*(figures.get("interval") or figures["accuracy_range"]))
+        interval += f", {figures['range_of']}" if "range_of" in figures else ""
+        rows.append([title, percent(figures["accuracy"]), interval])
+        if minus:
+            gain = figures.get("against")
+            within = f" ({limits(*gain['interval'], '+')})" if gain else ""
+            rows[-1].append(f"{100 * gain['points']:+.1f}{within}" if gain else "–")
         if paired:
             rows[-1].append(percent(figures["pairs"]) if "pairs" in figures else "–")
-    return {"columns": columns + ["pairs in order"] * paired, "rows": rows}
+    columns += [f"minus {minus} (95 % interval)"] * bool(minus) + ["pairs in order"] * paired
+    return {"columns": columns, "rows": rows}

@@ -8,13 +8,14 @@ import torch
 
 from minigpt.data import pairs_of
 from minigpt.explain import figures
-from minigpt.explain.accuracy import accuracy_table, percent, versus_chance
+from minigpt.explain.accuracy import accuracy_table, limits, percent, range_of
 from minigpt.explain.study import Study, with_bias
 
 # N texts, C channels, V tokens of the vocabulary that are frequent enough to count
 
 QUESTION = "Is it pre-training that puts the rating there, or the probe?"
-SHUFFLES = 10
+SHUFFLES = 10  # of labels
+SEEDS = range(5)  # of random weights
 OFTEN = 2  # texts of train that a token occurs in: from rarer ones, nothing can be learned
 
 
@@ -25,72 +26,91 @@ def measure(study: Study) -> dict:
     ones. A control task in the sense of Hewitt & Liang (2019), random labels that are consistent by
     word, has no counterpart here: the vector of a text is supposed to depend on its words.
     """
-    random, last = study.with_random_weights(), pooled(study, "last")
-    random_mean = pooled(random, "mean")
-    rows = {
-        "trained": ("last token, as pre-trained", study.probe_accuracy(last)),
-        "random": ("last token, random weights", study.probe_accuracy(pooled(random, "last"))),
-        "random_mean": (
-            "mean of all, random weights",
-            study.probe_accuracy(random_mean),
-        ),
-        "shuffled": ("last token, shuffled labels", with_shuffled_labels(study, last)),
+    mean = study.pooled_by_split("mean")
+    mean_logits = study.logits([mean], "probe on the mean")[0]
+    random, random_mean = with_random_weights(study)
+    shuffled = with_shuffled_labels(study)
+    tokens = {
         "last_word": ("which token is the last", with_tokens_only(study, slice(-1, None))),
         "first_word": ("which token is the first", with_tokens_only(study, slice(1))),
-        "length": ("how long the text is", study.probe_accuracy(study.lengths_only())),
+        "length": ("how long the text is", study.lengths_only()),
         "bag": ("which tokens are in the text", with_tokens_only(study, slice(None))),
     }
-    rows = {key: {"title": title} | accuracy for key, (title, accuracy) in rows.items()}
-    trained, random, shuffled, bag = (
-        percent(rows[key]["accuracy"]) for key in ("trained", "random", "shuffled", "bag")
-    )
+    # title, logits of test, those of what it is compared with, and what there are several of
+    rows = {
+        "trained": ("last token, as pre-trained", [study.last_logits], None, ""),
+        "random": ("last token, random weights", random, study.last_logits, "seeds"),
+        "mean": ("mean of all, as pre-trained", [mean_logits], None, ""),
+        "random_mean": ("mean of all, random weights", random_mean, mean_logits, "seeds"),
+        "shuffled": ("last token, shuffled labels", shuffled, study.last_logits, "shuffles"),
+    }
+    for key, (title, vectors) in tokens.items():
+        rows[key] = (title, study.logits([vectors], title), study.last_logits, "")
+    rows = {key: compared(study, *row) for key, row in rows.items()}
+    trained, random, bag = (rows[key] for key in ("trained", "random", "bag"))
     result = {
         "question": QUESTION,
-        "headline": f"The last token's vector: {percent(rows['trained']['accuracy'], 0)}; with "
-        f"random weights, {percent(rows['random']['accuracy'], 0)}",
-        "finding": f"On the last token's vector the accuracy is {trained}. Without pre-training, "
-        f"with random weights, it is {random}, {versus_chance(rows['random'], study.chance)}. With "
-        f"shuffled labels the same probe has {shuffled}. Without any model, on which tokens occur "
-        f"in the whole text, {bag}.",
+        "headline": f"The last token's vector: {percent(trained['accuracy'], 0)}; with "
+        f"random weights, {percent(random['accuracy'], 0)}",
+        "finding": f"On the last token's vector the accuracy is {percent(trained['accuracy'])}. "
+        f"Without pre-training, with random weights, it is {percent(random['accuracy'])} on "
+        f"average ({random['range_of']}: {limits(*random['accuracy_range'])}): "
+        f"{random['against']['words']}. With shuffled labels the same probe has "
+        f"{percent(rows['shuffled']['accuracy'])} on average. Without any model, on which tokens "
+        f"occur in the whole text, {percent(bag['accuracy'])}: {bag['against']['words']}.",
         "chance": study.chance,
-        "table": accuracy_table("probe on", {row["title"]: row for row in rows.values()}),
+        "table": accuracy_table("probe on", {r["title"]: r for r in rows.values()}, "pre-trained"),
         "rows": rows,
     }
     return result | ({"longer": longer_by_class(study)} if study.paired else {})
 
 
-def pooled(study: Study, pooling: str) -> dict[str, torch.Tensor]:  # (N, C) by split
-    return {split: study.pooled(texts, pooling) for split, texts in study.tokens.items()}
+def compared(study: Study, title: str, several: list, with_what, repeated: str) -> dict:
+    """Return the accuracy of logits of test, or the mean and range of several; and how much less or
+    more that is than `with_what`, paired text by text.
+    """
+    accuracies = [study.accuracy(logits) for logits in several]
+    row = {"title": title} | (range_of(accuracies, repeated) if repeated else accuracies[0])
+    if with_what is not None:
+        correct = np.mean([study.correct(logits) for logits in several], 0)  # (N,)
+        row["against"] = study.difference(correct, with_what)
+    return row
 
 
-def with_shuffled_labels(study: Study, vectors: dict) -> dict:
-    """Return the mean accuracy of probes fitted on shuffled labels, and the lowest and highest."""
-    generator = torch.Generator().manual_seed(study.seed)
-    accuracies = []
+def with_random_weights(study: Study) -> tuple[list, list]:
+    """Return the logits of probes on trunks with random weights: last token, and mean of all."""
+
+    def logits(seed: int) -> list:
+        random = dataclasses.replace(study.with_random_weights(seed), quiet=True)
+        vectors = [random.last, random.pooled_by_split("mean")]
+        return [x.numpy() for x in random.logits(vectors, "controls")]
+
+    found = list(study.each(logits, [*SEEDS], "random weights"))
+    return tuple([torch.from_numpy(x) for x in way] for way in zip(*found, strict=True))
+
+
+def with_shuffled_labels(study: Study) -> list[torch.Tensor]:  # (N, K) each
+    """Return the logits of probes that were fitted on shuffled labels."""
+    generator, parts = torch.Generator().manual_seed(study.seed), []
     for _ in range(SHUFFLES):
-        tokens = dict(study.tokens)
-        for split in ("train", "dev"):
-            labels = tokens[split].labels
-            labels = labels[torch.randperm(len(labels), generator=generator)]
-            tokens[split] = dataclasses.replace(tokens[split], labels=labels)
-        accuracies.append(dataclasses.replace(study, tokens=tokens).probe_accuracy(vectors))
-    summary = {"times": SHUFFLES}
-    for value, interval in (("accuracy", "interval"), ("pairs", "pairs_interval")):
-        if value in accuracies[0]:
-            values = [accuracy[value] for accuracy in accuracies]
-            summary |= {value: float(np.mean(values)), interval: (min(values), max(values))}
-    return summary
+        shuffled = []
+        for part in study.parts(study.last):
+            labels = part.labels[torch.randperm(len(part), generator=generator)]
+            shuffled.append(dataclasses.replace(part, labels=labels))
+        parts.append(tuple(shuffled))
+    probes = study.probes(parts, "shuffled labels")
+    return [study.last["test"] @ probe.T for probe in probes]
 
 
-def with_tokens_only(study: Study, part: slice) -> dict:
-    """Return the accuracy of a probe on which tokens occur in a part of each text: no model."""
+def with_tokens_only(study: Study, part: slice) -> dict:  # (N, V) by split
+    """Return as vectors which tokens occur in a part of each text: no model."""
     texts = Counter(t for ids in study.tokens["train"].ids for t in set(ids[part].tolist()))
     often = np.array(sorted(token for token, n in texts.items() if n >= OFTEN), int)  # (V,)
     occurs = {
         split: torch.from_numpy(np.stack([np.isin(often, ids[part]) for ids in tokens.ids]))
         for split, tokens in study.tokens.items()
     }  # (N, V) each
-    return study.probe_accuracy({split: with_bias(x) for split, x in occurs.items()})
+    return {split: with_bias(x) for split, x in occurs.items()}
 
 
 def longer_by_class(study: Study) -> dict[str, list[float]]:

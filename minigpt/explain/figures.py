@@ -17,6 +17,7 @@ INK, GRID = "#24292f", "#d0d7de"  # of text and axes; of lines behind the data: 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SEQUENCE = ("#eef4f9", "#9ecae8", BLUE, "#08306b")  # of a heat map, from the lowest number
 ON_LIGHT, ON_DARK = "#111111", "#ffffff"  # text on a heat map, which no theme of a page changes
+LAYERS = "layer (0: embeddings; n: after block n)"
 DASHES = (0, (4, 3))
 STYLE = {
     "font.size": 11,
@@ -94,7 +95,10 @@ def percent_axis(axis) -> None:
 
 
 def accuracy_dots(result: dict, rows: list[dict], height: float = 0.5):
-    """Draw a line for each row: its accuracy, and its pairs in order, with their intervals."""
+    """Draw a line for each row: its accuracy, and its pairs in order, with their intervals.
+
+    A row that is a mean has a range instead: its line is dotted, and its name says so.
+    """
     figure, axes = canvas(1.4 + height * len(rows))
     series = [("accuracy", "interval", BLUE, "o", "accuracy")]
     if any("pairs" in row for row in rows):
@@ -103,8 +107,10 @@ def accuracy_dots(result: dict, rows: list[dict], height: float = 0.5):
         present = [(i, row) for i, row in enumerate(rows) if value in row]
         y = [i + (s - (len(series) - 1) / 2) * 0.28 for i, _ in present]
         x = [row[value] for _, row in present]
-        low, high = zip(*(row.get(interval, (row[value],) * 2) for _, row in present), strict=True)
-        axes.hlines(y, low, high, colour, lw=2)
+        ranges = [f"{value}_range" in row for _, row in present]
+        limits = (row.get(f"{value}_range") or row[interval] for _, row in present)
+        low, high = zip(*limits, strict=True)
+        axes.hlines(y, low, high, colour, lw=2, ls=[":" if one else "-" for one in ranges])
         axes.plot(x, y, mark, color=colour, ms=7, label=label)
         for share, height in zip(x, y, strict=True):
             axes.annotate(
@@ -114,7 +120,8 @@ def accuracy_dots(result: dict, rows: list[dict], height: float = 0.5):
     axes.axvline(result["chance"], color=INK, ls=DASHES, lw=1)
     above = {"ha": "center", "va": "bottom", "fontsize": 9.5, "annotation_clip": False}
     axes.annotate("chance", (result["chance"], -0.62), **above)
-    axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
+    names = [f"{r['title']}\n({r['range_of']})" if "range_of" in r else r["title"] for r in rows]
+    axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)

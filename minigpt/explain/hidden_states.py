@@ -1,7 +1,8 @@
 """Hidden states of texts at every layer and at some positions.
 
-Layer l is what enters block l: layer 0 is the embeddings; the last layer is the output of the
-trunk, after ln_f, as in the `hidden_states` of transformers.
+Layer 0 is the embeddings, and layer n what comes out of block n, of blocks 1 to L. The last layer
+is the output of the trunk, after ln_f, as in the `hidden_states` of transformers. (In code, `h[n]`
+is the block that layer n enters: block n + 1.)
 """
 
 import dataclasses
@@ -26,9 +27,9 @@ class HiddenStates:
     array: np.ndarray  # (N, L + 1, P, C), in the order in which they were computed
     order: np.ndarray  # (N,): where text i is in the array
 
-    def at(self, layer: int, position: int | str) -> torch.Tensor:  # -> (N, C)
+    def at(self, layer: int, position: int | str, texts=slice(None)) -> torch.Tensor:  # -> (N, C)
         """Return the vectors at one layer and position; NaN for texts too short to have it."""
-        return torch.from_numpy(self.array[self.order, layer, POSITIONS.index(position)])
+        return torch.from_numpy(self.array[self.order[texts], layer, POSITIONS.index(position)])
 
 
 @torch.no_grad()

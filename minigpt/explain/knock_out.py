@@ -1,20 +1,27 @@
 """Experiment 4 of `explain`: in which blocks does the last token's attention collect the rating?
 
-The last token is read again with some of its attention cut; the tokens before it are unchanged.
+The last token is read again with some of its attention knocked out, in one of two ways; the tokens
+before it are unchanged. *Cut*: it attends to itself only, or to the last few tokens, which never
+occurred in pre-training. *Mean*: the output of each head of a block at the last token is replaced
+by its mean over the last tokens of the texts of train, read without a knock-out. So the block
+adds the same to all texts, but something usual (mean ablation; Wang et al. 2022, "Interpretability
+in the Wild").
 """
 
-import contextlib
-
-import numpy as np
 import torch
 
-from minigpt.data import TOKENS_AT_ONCE, Tokens
+from minigpt.data import Tokens
 from minigpt.datasets import SPLITS
 from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_table, percent, versus_chance
-from minigpt.explain.interventions import Unchanged, batches_of_equal_length, read_unchanged
+from minigpt.explain.interventions import (
+    attention_replaced,
+    heads_of,
+    read_last_token,
+    reread,
+)
 from minigpt.explain.study import Study
-from minigpt.model import GPT2, fused_attention
+from minigpt.model import fused_attention
 
 # N texts, B of them in a batch, T tokens, S that can be attended to, C channels, H heads, D = C / H
 
@@ -31,149 +38,156 @@ def last_tokens_only(window: int):
     return attention
 
 
-@contextlib.contextmanager
-def attention_replaced(trunk: GPT2, blocks, attention):
-    """Put another attention function into some blocks, for as long as this lasts."""
-    before = {i: trunk.h[i].attn.attention for i in blocks}
-    try:
-        for i in blocks:
-            trunk.h[i].attn.attention = attention
-        yield
-    finally:
-        for i, own in before.items():
-            trunk.h[i].attn.attention = own
+def always(output):  # (H, D)
+    """Return an attention function for a text's last token whose result is always the same."""
+
+    def attention(q, k, v, dropout=0.0):  # (B, H, 1, D), (B, H, S, D) x 2 -> (B, H, 1, D)
+        return output[:, None].expand_as(q)
+
+    return attention
 
 
-@torch.no_grad()
-def read_last_token(trunk: GPT2, texts: Unchanged):  # -> (B, C)
-    """Read the last token of texts again, with the attention that the blocks now have."""
-    return trunk(texts.ids[:, -1:], texts.before(texts.ids.size(1) - 1))[:, -1]
-
-
-def cuts(blocks: int) -> dict[tuple[str, int], tuple]:
-    """Return in which blocks the last token's attention is cut, and to what window.
+def knock_outs(blocks: int) -> dict[tuple[str, int], tuple]:
+    """Return in which blocks, by index, attention is knocked out, and how: to which window it is
+    cut, or 0 for the mean. Keys count blocks from 1.
 
     A token always attends to itself: with a window of 1, to nothing else.
     """
     ways = {("nothing", 0): ((), 1)}
-    ways |= {("from", b): (range(b, blocks), 1) for b in range(blocks)}
-    ways |= {("up_to", b): (range(b + 1), 1) for b in range(blocks)}
-    ways |= {("only", b): ((b,), 1) for b in range(blocks)}
+    for window, how in ((1, ""), (0, "mean_")):
+        ways |= {(f"{how}from", b): (range(b - 1, blocks), window) for b in range(1, blocks + 1)}
+        ways |= {(f"{how}up_to", b): (range(b), window) for b in range(1, blocks + 1)}
+        ways |= {(f"{how}only", b): ((b - 1,), window) for b in range(1, blocks + 1)}
     return ways | {("window", w): (range(blocks), w) for w in WINDOWS}
 
 
-def cut_vectors(study: Study, texts: Tokens) -> np.ndarray:  # -> (N, cuts, C)
-    """Return the last token's vectors under all cuts."""
-    ways = cuts(len(study.trunk.h))
+def knocked_out(study: Study, texts: Tokens, means) -> torch.Tensor:  # (L, H, D) -> (N, ways, C)
+    """Return the last token's vectors under all knock-outs."""
+    ways = knock_outs(len(study.trunk.h))
 
-    def read(trunk, batch):
-        unchanged = read_unchanged(trunk, texts.batch(batch)[0][0].to(study.device))
+    def read(trunk, unchanged, batch):
         vectors = []
         for blocks, window in ways.values():
-            with attention_replaced(trunk, blocks, last_tokens_only(window)):
-                vectors.append(read_last_token(trunk, unchanged).cpu())
-        return torch.stack(vectors, 1).numpy()
+            functions = {
+                i: last_tokens_only(window) if window else always(means[i]) for i in blocks
+            }
+            with attention_replaced(trunk, functions):
+                vectors.append(read_last_token(trunk, unchanged))
+        return torch.stack(vectors, 1)
 
-    batches = batches_of_equal_length(texts.lengths, 4 * TOKENS_AT_ONCE[study.device])
-    settings = {"cuts": [str(way) for way in ways]}
+    settings = {
+        "ways": [str(way) for way in ways],
+        "means": study.depends_on(study.tokens["train"]),
+    }
     shape = len(ways), study.trunk.config.n_embd
-    array, order = study.computed_once(texts, "knock-out", settings, shape, batches, read)
-    return array[order]
+    return reread(study, texts, "knock-out", settings, shape, read)
 
 
 def title_of(kind: str, at: int) -> str:
-    """Return what is cut, in words."""
+    """Return what is knocked out, in words."""
+    kind, how = kind.removeprefix("mean_"), "mean" if kind.startswith("mean_") else "cut"
     return {
         "nothing": "nothing is cut",
-        "from": f"cut in block {at} and above" if at else "cut in all blocks",
-        "up_to": f"cut in blocks up to {at}",
-        "only": f"cut in block {at} only",
+        "from": f"{how} in block {at} and above" if at > 1 else f"{how} in all blocks",
+        "up_to": f"{how} in blocks up to {at}",
+        "only": f"{how} in block {at} only",
         "window": f"attends to the last {at} tokens only" if at > 1 else "attends to itself only",
     }[kind]
 
 
 def measure(study: Study) -> dict:
-    """Cut the last token's attention to the others, in some blocks or beyond a few tokens.
+    """Knock out the last token's attention to the others, in some blocks or beyond a few tokens.
 
     A new probe is fitted each time: the question is what can still be read, not what confuses a
     probe that was fitted on something else.
     """
-    vectors = {split: cut_vectors(study, study.tokens[split]) for split in SPLITS}
+    means = heads_of(study, study.tokens["train"]).mean(0).to(study.device)
+    vectors = {split: knocked_out(study, study.tokens[split], means) for split in SPLITS}
+    ways = list(knock_outs(len(study.trunk.h)))
+    vectors = [{split: x[:, i] for split, x in vectors.items()} for i in range(len(ways))]
+    fitted = [study.last_logits, *study.logits(vectors[1:], "knock-out, probes")]
     rows = {}
-    for i, (kind, at) in enumerate(cuts(len(study.trunk.h))):
-        x = {split: torch.from_numpy(array[:, i]) for split, array in vectors.items()}
-        row = {"title": title_of(kind, at), "kind": kind, "at": at} | study.probe_accuracy(x)
+    for (kind, at), logits in zip(ways, fitted, strict=True):
+        row = {"title": title_of(kind, at), "kind": kind, "at": at} | study.accuracy(logits)
+        if kind != "nothing":
+            row["against"] = study.difference(logits, study.last_logits)
         if kind == "window":  # pairs for which all that the last token attends to is the same
-            row |= among_equal(study, x, lambda ids, w=at: tuple(ids[-w:]))
-        if (kind, at) == ("from", 0):  # what is left to it: its token, and its position
-            row |= among_equal(study, x, lambda ids: (len(ids), ids[-1]))
+            row |= among_equal(study, logits, lambda ids, w=at: tuple(ids[-w:]))
+        if (kind, at) == ("from", 1):  # what is left to it: its token, and its position
+            row |= among_equal(study, logits, lambda ids: (len(ids), ids[-1]))
         rows[f"{kind}_{at}"] = row
     length = study.probe_accuracy(study.lengths_only())
-    whole, none = rows["nothing_0"], rows["from_0"]
+    titles = {row["title"]: row for row in rows.values()}
+    whole, none = rows["nothing_0"], rows["from_1"]
     return {
         "question": QUESTION,
         "headline": f"Without attention the last token has {percent(none['accuracy'], 0)}, with "
         f"all of it {percent(whole['accuracy'], 0)}",
         "finding": finding(rows, length, study),
         "chance": study.chance,
-        "table": accuracy_table("last token's attention", {r["title"]: r for r in rows.values()}),
+        "table": accuracy_table("last token's attention", titles, "nothing cut"),
         "rows": rows,
         "length": length,
     }
 
 
-def among_equal(study: Study, vectors: dict, key) -> dict:
+def among_equal(study: Study, logits, key) -> dict:  # (N, K)
     """Return the accuracy on the pairs of test whose two texts have the same `key`."""
     among = study.equal_pairs(key)
     if not among:
         return {"alike": 0}
-    return {
-        "alike": len(among),
-        "alike_accuracy": study.probe_accuracy(vectors, among)["accuracy"],
-    }
+    return {"alike": len(among), "alike_accuracy": study.accuracy(logits, among)["accuracy"]}
 
 
 def finding(rows: dict, length: dict, study: Study) -> str:
-    """Return what the cuts show, in words."""
+    """Return what the knock-outs show, in words."""
     blocks = len(study.trunk.h)
-    half = max(1, blocks // 2)
-    whole, none = rows["nothing_0"], rows["from_0"]
-    late, early = rows[f"from_{min(half, blocks - 1)}"], rows[f"up_to_{half - 1}"]
-    lowest = min(rows[f"only_{b}"]["accuracy"] for b in range(blocks))
+    half, words = max(1, blocks // 2), []
+    for how, verb in (("", "Cut"), ("mean_", "Replaced by its mean over texts")):
+        early, late = rows[f"{how}up_to_{half}"], rows[f"{how}from_{min(half + 1, blocks)}"]
+        worst = min(
+            (rows[f"{how}only_{b}"] for b in range(1, blocks + 1)), key=lambda row: row["accuracy"]
+        )
+        words.append(
+            f"{verb} in the lower half of the blocks: {percent(early['accuracy'])}; in the upper "
+            f"half: {percent(late['accuracy'])}; in the one block where that costs most, block "
+            f"{worst['at']}: {worst['against']['words']}."
+        )
+    whole, none = rows["nothing_0"], rows["from_1"]
     return (
         f"With all attention of the last token cut, accuracy is {percent(none['accuracy'])}, "
         f"{versus_chance(none, study.chance)} (its position tells the length of the text, which "
         f"alone gives {percent(length['accuracy'])}); with nothing cut, "
-        f"{percent(whole['accuracy'])}. Cut in the lower half of the blocks: "
-        f"{percent(early['accuracy'])}; in the upper half: {percent(late['accuracy'])}. Cutting a "
-        f"single block costs at most {100 * (whole['accuracy'] - lowest):.1f} points."
+        f"{percent(whole['accuracy'])}. {' '.join(words)}"
     )
 
 
 def draw(result: dict):
-    """Draw the accuracy with attention cut, by block and by distance."""
-    figure, (left, right) = figures.canvas(
-        4.1, columns=2, sharey=True, gridspec_kw={"width_ratios": [3, 2]}
-    )
+    """Draw the accuracy with attention knocked out in both ways, by block, and by distance."""
+    figure, (left, middle, right) = figures.canvas(4.1, columns=3, sharey=True)
     kinds = {}
     for row in result["rows"].values():
         kinds.setdefault(row["kind"], []).append(row)
-    for kind, colour, mark, label in (
-        ("only", figures.GREEN, "s", "cut in this block only"),
-        ("from", figures.BLUE, "o", "cut in this block and all above"),
-        ("up_to", figures.ORANGE, "D", "cut in this block and all below"),
-    ):
-        figures.line(left, [row["at"] for row in kinds[kind]], kinds[kind], colour, mark, label)
-    left.set(xlabel="block", xticks=[row["at"] for row in kinds["only"]])
-    left.legend(loc="lower center", bbox_to_anchor=(0.45, 0.08), fontsize=9.5)
+    for axes, how, verb in ((left, "", "cut"), (middle, "mean_", "replaced by its mean")):
+        for kind, colour, mark, label in (
+            ("only", figures.GREEN, "s", "in this block only"),
+            ("from", figures.BLUE, "o", "in it and all above"),
+            ("up_to", figures.ORANGE, "D", "in it and all below"),
+        ):
+            rows = kinds[how + kind]
+            figures.line(axes, [row["at"] for row in rows], rows, colour, mark, label)
+        axes.set(xlabel="block", xticks=[row["at"] for row in kinds["only"]])
+        axes.set_title(verb, loc="left", fontsize=9.5)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.08), fontsize=8.5)
     windows = kinds["window"]
     points = [*windows, {**result["rows"]["nothing_0"], "at": 2 * windows[-1]["at"]}]
     figures.line(right, [row["at"] for row in points], points, figures.RED, "o", "")
     right.set_xscale("log", base=2)
     right.set_xticks([r["at"] for r in points], [*(r["at"] for r in windows), "all"])
     right.minorticks_off()
-    right.set_xlabel("number of last tokens it attends to")
-    for axes in (left, right):
+    right.set_xlabel("last tokens it attends to")
+    right.set_title("cut", loc="left", fontsize=9.5)
+    for axes in (left, middle, right):
         figures.reference_line(axes, result["chance"], "chance")
     figures.percent_axis(left.yaxis)
     left.set_ylabel("test accuracy")

@@ -4,15 +4,17 @@ Activation patching: a text is read with one vector, at one layer and position, 
 the other text of its pair, which has the opposite label. What changes after it is computed again.
 """
 
+import itertools
+
 import numpy as np
 import torch
 
-from minigpt.data import TOKENS_AT_ONCE, Tokens, pairs_of
+from minigpt.data import pairs_of
 from minigpt.explain import figures
 from minigpt.explain.accuracy import percent
 from minigpt.explain.hidden_states import FROM_END
-from minigpt.explain.interventions import Unchanged, batches_of_equal_length, read_unchanged
-from minigpt.explain.study import Study
+from minigpt.explain.interventions import Unchanged, reread
+from minigpt.explain.study import Study, part_of
 from minigpt.model import GPT2
 
 # N texts, B of them in a batch, C channels, L blocks, S replaced tokens, P positions: PATCHED
@@ -24,10 +26,10 @@ PATCHED = tuple(range(-FROM_END, 0))  # positions, from the end of both texts: -
 
 @torch.no_grad()
 def patch(trunk: GPT2, texts: Unchanged, layer: int, token: int, vectors):  # (B, S, C) -> (B, C)
-    """Replace the vectors of S tokens from `token` on, as they enter block `layer`.
+    """Replace the vectors of S tokens from `token` on, at a layer (hidden_states.py).
 
     Returns the trunk's output at the last token. At the last layer, the vectors replace the output
-    itself.
+    itself: there, those of the last token are all of it, by construction.
     """
     x = texts.layers[layer][:, token:].clone()
     x[:, : vectors.size(1)] = vectors
@@ -45,27 +47,21 @@ def patched_vectors(study: Study, texts: np.ndarray, others: np.ndarray) -> torc
     `texts` (N,) are texts of test, `others` those whose vectors they get; returns (N, L + 1, P, C).
     """
     tokens, states = study.tokens["test"], study.hidden_states["test"]
-    chosen = Tokens([tokens.ids[i] for i in texts], tokens.labels[torch.from_numpy(texts)])
 
-    def read(trunk, batch):
-        unchanged = read_unchanged(trunk, chosen.batch(batch)[0][0].to(study.device))
+    def read(trunk, unchanged, batch):  # -> (B, L + 1, P, C)
         T, layers = unchanged.ids.size(1), []
         for layer in range(study.layers):
-            theirs = [states.at(layer, position)[others[batch]] for position in PATCHED]
-            layers.append(
-                [
-                    patch(trunk, unchanged, layer, T + position, x[:, None].to(study.device)).cpu()
-                    for position, x in zip(PATCHED, theirs, strict=True)
-                ]
-            )
-        return torch.stack([torch.stack(row, 1) for row in layers], 1).numpy()
+            theirs = [states.at(layer, position, others[batch]) for position in PATCHED]
+            patched = [
+                patch(trunk, unchanged, layer, T + position, x[:, None].to(study.device))
+                for position, x in zip(PATCHED, theirs, strict=True)
+            ]
+            layers.append(torch.stack(patched, 1))
+        return torch.stack(layers, 1)
 
-    batches = batches_of_equal_length(chosen.lengths, 4 * TOKENS_AT_ONCE[study.device])
-    donors = Tokens([tokens.ids[i] for i in others], chosen.labels)
-    settings = {"patched": PATCHED, "with": study.depends_on(donors)}
+    settings = {"patched": PATCHED, "with": study.depends_on(part_of(tokens, others))}
     shape = study.layers, len(PATCHED), study.trunk.config.n_embd
-    array, order = study.computed_once(chosen, "patching", settings, shape, batches, read)
-    return torch.from_numpy(array[order])
+    return reread(study, part_of(tokens, texts), "patching", settings, shape, read)
 
 
 def pairs_to_patch(study: Study) -> np.ndarray:  # -> (pairs, 2)
@@ -77,39 +73,57 @@ def pairs_to_patch(study: Study) -> np.ndarray:  # -> (pairs, 2)
     return pairs[np.sort(random.permutation(len(pairs))[:PAIRS])]
 
 
-def measure(study: Study) -> dict:
-    """Measure how far each vector moves the score of a text to that of the other of its pair."""
+def exchange(study: Study) -> tuple | str:
+    """Return which texts of test get vectors, and those that they get them from, (N,) each; and a
+    function of the last token's vectors, (N, ..., C) -> (...), that says how far the probe's scores
+    of all texts move to those of the others, as a share. Or why there are none.
+    """
     if not study.paired:
-        why = f"{study.dataset.name} has no pairs: texts of opposite labels, in a column `pair`"
-        return {"question": QUESTION, "skipped": why}
+        return f"{study.dataset.name} has no pairs: texts of opposite labels, in a column `pair`"
     pairs = pairs_to_patch(study)
     if not len(pairs):
-        why = f"no pair of {study.dataset.name} has texts of at least {FROM_END} tokens"
-        return {"question": QUESTION, "skipped": why}
+        return f"no pair of {study.dataset.name} has texts of at least {FROM_END} tokens"
     texts, others = pairs.flatten(), pairs[:, ::-1].flatten()
-    probe = study.probe(study.at(study.layers - 1, -1))  # (2, C)
+    probe = study.probe(study.last)  # (2, C)
     direction = probe[1] - probe[0]  # the score of a vector: its log odds of the second class
-    scores = patched_vectors(study, texts, others) @ direction  # (N, L + 1, P)
-    score = study.at(study.layers - 1, -1)["test"] @ direction  # (N of test,)
-    own, theirs = score[texts], score[others]
+    score = study.last["test"] @ direction
     sign = 1 - 2.0 * study.classes["test"][texts]  # of the way to the other text's label
-    distance = ((theirs - own) * sign).sum()
+    distance = ((score[others] - score[texts]) * sign).sum()
     if not distance > 0:
-        why = "the probe does not tell the texts of a pair apart, so that no score can move"
-        return {"question": QUESTION, "skipped": why}
-    moved = ((scores - own[:, None, None]) * sign[:, None, None]).sum(0) / distance  # (L + 1, P)
-    differ = (own > 0) != (theirs > 0)
-    flipped = ((scores > 0) == (theirs > 0)[:, None, None])[differ].double().mean(0)
+        return "the probe does not tell the texts of a pair apart, so that no score can move"
+
+    def moved(vectors):
+        way = (vectors @ direction).movedim(0, -1) - score[texts]  # (..., N)
+        return (way * sign).sum(-1) / distance
+
+    return texts, others, moved
+
+
+def measure(study: Study) -> dict:
+    """Measure how far each vector moves the score of a text to that of the other of its pair."""
+    twins = exchange(study)
+    if isinstance(twins, str):
+        return {"question": QUESTION, "skipped": twins}
+    texts, others, moved = twins
+    moved = moved(patched_vectors(study, texts, others)).tolist()  # (L + 1, P)
     return {
         "question": QUESTION,
-        **words_and_table(study, moved.tolist(), texts, others),
+        **words_and_table(study, moved, texts, others),
         "chance": 0.0,
-        "pairs": len(pairs),
-        "texts_with_differing_verdicts": int(differ.sum()),
+        "pairs": len(texts) // 2,
         "places": PATCHED,
-        "moved": moved.tolist(),
-        "gone_over": flipped.tolist() if differ.any() else [],
+        "moved": moved,
     }
+
+
+def settled_in(moved: list) -> int:
+    """Return the block, from 1 on, in which the last token's share rises most.
+
+    Layer n is what comes out of block n. The last block has its rise like the others: at its layer
+    the share is 1 by construction, since all that is still to be fetched is fetched there.
+    """
+    rises = [after[-1] - before[-1] for before, after in itertools.pairwise(moved)]
+    return 1 + int(np.argmax(rises))
 
 
 def words_and_table(study: Study, moved: list, texts, others) -> dict:
@@ -125,7 +139,9 @@ def words_and_table(study: Study, moved: list, texts, others) -> dict:
         "finding": f"In the embeddings, none of the last {FROM_END} tokens moves the score by more "
         f"than {percent(max(moved[0]))} of the distance to the other text's. The last token, which "
         f"is the same in both texts for {same} of {len(texts)} texts, moves it by "
-        f"{percent(moved[1][-1])} at layer 1, and by at least half from layer {half} on.",
+        f"{percent(moved[1][-1])} in layer 1, and by at least half from layer {half} on. In the "
+        "last layer it is all of it, by construction: that vector is what the probe reads.",
+        "half": half,
         "table": {"columns": ["layer", *map(str, PATCHED[:-9:-1])], "rows": rows},
     }
 
@@ -134,8 +150,10 @@ def draw(result: dict):
     """Draw how far each vector moves the score to that of the other text."""
     figure, axes = figures.canvas(1.5 + 0.32 * len(result["moved"]))
     figures.heatmap(axes, result["moved"], result["places"], 0.0, 1.0)
-    axes.set(ylabel="layer (0: the embeddings)", xlabel="position of the vector, from the end")
-    caption = "how far the score moves to that of the other text, in percent"
+    axes.set(ylabel=figures.LAYERS, xlabel="position of the vector, from the end")
+    caption = (
+        "how far the score moves to that of the other text, in percent (top right: always 100)"
+    )
     axes.set_title(caption, loc="right", fontsize=9.5)
     figures.title(figure, result)
     return figure

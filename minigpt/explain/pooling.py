@@ -23,18 +23,22 @@ def measure(study: Study) -> dict:
         return {split: study.pooled(texts[split]) for split in SPLITS}
 
     vectors = {
-        "last": ("last token", pooled(study.tokens)),
         "end": ("<|endoftext|> after it", pooled(ended)),
         "mean": ("mean of all", study.at(top, "mean")),
         "max": ("maximum of all", study.at(top, "max")),
         "first": ("first token", study.at(top, 0)),
         "mistake": ("index -1 of a padded batch", pooled(padded)),
     }
-    ways = {key: {"title": title} | study.probe_accuracy(x) for key, (title, x) in vectors.items()}
-    if among := study.equal_pairs(lambda ids: ids[0]):
-        accuracy = study.probe_accuracy(vectors["first"][1], among)["accuracy"]
-        ways["first"] |= {"alike": len(among), "alike_accuracy": accuracy}
+    ways = {"last": {"title": "last token"} | study.accuracy(study.last_logits)}
+    fitted = study.logits([x for _, x in vectors.values()], "pooling")
+    for (key, (title, _)), logits in zip(vectors.items(), fitted, strict=True):
+        against = {"against": study.difference(logits, study.last_logits)}
+        ways[key] = {"title": title} | study.accuracy(logits) | against
+        if key == "first" and (among := study.equal_pairs(lambda ids: ids[0])):
+            alike = study.accuracy(logits, among)["accuracy"]
+            ways[key] |= {"alike": len(among), "alike_accuracy": alike}
     last, first = ways["last"], ways["first"]
+    others = "; ".join(f"{ways[k]['title']}, {ways[k]['against']['words']}" for k in vectors)
     return {
         "question": QUESTION,
         "headline": f"At the last token accuracy is {percent(last['accuracy'], 0)}, at the first "
@@ -42,9 +46,9 @@ def measure(study: Study) -> dict:
         "finding": f"A linear probe on the last token's vector classifies "
         f"{percent(last['accuracy'])} of the test texts correctly. On the vector of the first "
         f"token, which attends to nothing but itself, accuracy is {percent(first['accuracy'])}, "
-        f"{versus_chance(first, study.chance)}.{by_kind(last)}",
+        f"{versus_chance(first, study.chance)}. Against the last token: {others}.{by_kind(last)}",
         "chance": study.chance,
-        "table": accuracy_table("vector", {way["title"]: way for way in ways.values()}),
+        "table": accuracy_table("vector", {w["title"]: w for w in ways.values()}, "last token"),
         "ways": ways,
     }
 

@@ -1,4 +1,4 @@
-"""Experiment 8 of `explain`: if the text ended at this token, what would be predicted?
+"""Experiment 9 of `explain`: if the text ended at this token, what would be predicted?
 
 By the causal mask, a token's vector is what it would be if the text ended there. So a probe for
 each layer is fitted on texts of train that end anywhere, and then applied at every token. A probe
@@ -12,7 +12,7 @@ import torch
 from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_of, percent
 from minigpt.explain.hidden_states import every_layer
-from minigpt.explain.study import Study, fit_probe
+from minigpt.explain.study import Study
 from minigpt.explain.word_by_word import word_by_word
 from minigpt.head import Vectors
 
@@ -30,12 +30,12 @@ def measure(study: Study) -> dict:
         return {"question": QUESTION, "skipped": why}
     ends = {split: random_positions(study, split) for split in ("train", "dev")}
     vectors = {split: vectors_at(study, split, positions) for split, positions in ends.items()}
-    probes = [
-        probe_at(study, {s: x[:, layer] for s, x in vectors.items()}, ends)
+    parts = [
+        parts_at(study, {s: x[:, layer] for s, x in vectors.items()}, ends)
         for layer in range(study.layers)
     ]
-    whole = {split: positions[:, -1:] for split, positions in ends.items()}
-    at_ends = probe_at(study, {s: x[:, -1, -1:] for s, x in vectors.items()}, whole)
+    probes = study.probes(parts, "reading, probes")
+    at_ends = study.probe(study.last)
     lengths = study.tokens["test"].lengths[:, None]
     read = np.ceil(lengths * np.array(SHARES)).astype(int) - 1  # (N, shares): the last token of it
     shares = []
@@ -82,9 +82,9 @@ def vectors_at(study: Study, split: str, positions: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array[order])
 
 
-def probe_at(study: Study, vectors: dict, positions: dict) -> torch.Tensor:  # -> (K, C)
-    """Fit a probe on the vectors (N, P, C) of each split as if each were a text that ends there."""
-    train, dev = (
+def parts_at(study: Study, vectors: dict, positions: dict) -> tuple[Vectors, Vectors]:
+    """Return the vectors (N, P, C) of each split as if each were of a text that ends there."""
+    return tuple(
         Vectors(
             x.flatten(0, 1).numpy(),
             study.classes[split].repeat_interleave(x.size(1)),
@@ -92,7 +92,6 @@ def probe_at(study: Study, vectors: dict, positions: dict) -> torch.Tensor:  # -
         )
         for split, x in vectors.items()
     )
-    return fit_probe(train, dev, len(study.labels))
 
 
 def accuracy_and_confidence(study: Study, logits) -> dict:  # (N, 2)

@@ -21,6 +21,7 @@ from minigpt.explain import (
     arrival,
     controls,
     figures,
+    heads,
     knock_out,
     ladder,
     patching,
@@ -39,6 +40,7 @@ EXPERIMENTS = {  # each has `measure(study)`, which returns plain values, and `d
     "controls": controls,
     "knock-out": knock_out,
     "patching": patching,
+    "heads": heads,
     "words": words,
     "ladder": ladder,
     "reading": reading,
@@ -46,10 +48,10 @@ EXPERIMENTS = {  # each has `measure(study)`, which returns plain values, and `d
 }
 
 
-def selected(names: str | None) -> list[str]:
+def selected(names: str | None, quick: bool) -> list[str]:
     """Return the experiments that --only names, in their order. Raises InputError."""
     if names is None:
-        return [*EXPERIMENTS]
+        return [name for name in EXPERIMENTS if not (quick and name == "ladder")]
     wanted = {name.strip() for name in names.split(",")}
     if unknown := sorted(wanted - EXPERIMENTS.keys()):
         raise InputError(
@@ -66,13 +68,16 @@ def explain(argv: list[str]) -> None:
     parser.add_argument(
         "--only", metavar="NAME[,NAME]", help=f"of {', '.join(EXPERIMENTS)}; default: all"
     )
+    parser.add_argument("--quick", action="store_true", help="leave out the ladder, which trains")
     parser.add_argument("--text", action="append", default=[], help="a text to read; repeatable")
     parser.add_argument(
         "--out", type=named, default="explain", metavar="DIR", help="folder to write"
     )
     parser.add_argument("--device", default="auto", choices=DEVICES, help="where it computes")
     args = parser.parse_args(argv)
-    names, began = selected(args.only), time.monotonic()
+    names, began = selected(args.only, args.quick), time.monotonic()
+    if args.quick and "ladder" in names:
+        raise InputError("--quick leaves out the ladder, which --only names; leave out one of them")
     if args.text and "reading" not in names:
         raise InputError("--text is for the experiment `reading`, which --only leaves out")
     figures.require_matplotlib()

@@ -1,36 +1,49 @@
 """What the experiments stand on: a frozen trunk, labelled texts, and linear probes.
 
 A probe is the head that `train.py --freeze-trunk` fits, with the same recipe, so that an accuracy
-here is the accuracy there. What the trunk makes of the texts is computed once, and stored.
+here is the accuracy there. Vectors and probes are computed once, and stored.
 """
 
 import dataclasses
 import functools
+import hashlib
+import inspect
 from collections.abc import Callable
 
 import numpy as np
 import tiktoken
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from minigpt import fit, head
 from minigpt.checkpoints import Checkpoint, find_checkpoint, open_tokenizer
 from minigpt.cli.program import voices
 from minigpt.data import TOKENS_AT_ONCE, Example, Tokens, pairs_of, token_batches, tokenize
 from minigpt.datasets import SPLITS, Dataset, load_dataset, split_off
-from minigpt.explain.accuracy import accuracy_of
+from minigpt.explain.accuracy import accuracy_of, difference, groups_of
 from minigpt.explain.hidden_states import POSITIONS, HiddenStates, at_positions, every_layer
-from minigpt.fast import PartialClassifier, one_thread, packed, precompute, stored
+from minigpt.fast import (
+    PartialClassifier,
+    in_processes,
+    one_thread,
+    packed,
+    precompute,
+    processes_at_once,
+    stored,
+)
 from minigpt.fast.frozen import depends_on
 from minigpt.freeze import freeze
 from minigpt.head import HEAD_RECIPE, Vectors, fit_head
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2
+from minigpt.runs.watch import bar
 from minigpt.weights import load_trunk
 
 # N texts, B of them in a batch, T tokens, C channels, L blocks, P positions, K classes
 
-AT_MOST = {"train": 1000, "dev": 250, "test": 1000}  # texts, so that all of it takes minutes
+# Texts, so that all of it takes minutes; mirrored is used whole, as by train.py
+AT_MOST = {"train": 2000, "dev": 500, "test": 2000}
+LARGE = 50e6  # parameters of a trunk whose batches are enough work for several threads
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # compared by identity
@@ -78,6 +91,18 @@ class Study:
         context = self.checkpoint.config.n_positions
         return tokenize(self.examples(split), self.labels, self.tokenizer, context, append_end)
 
+    def each(self, function: Callable, jobs: list, title: str):
+        """Yield function(job) for each job, in order, and show how much time is left.
+
+        With a small trunk each core has a process of its own: see `in_processes`.
+        """
+        small = sum(p.numel() for p in self.trunk.parameters()) < LARGE
+        processes = processes_at_once() if small and self.device == "cpu" else 1
+        with bar(len(jobs), self.quiet, desc=title, leave=False) as shown:
+            for result in in_processes(function, jobs, processes):
+                yield result
+                shown.update()
+
     # --- vectors, stored from run to run ---
 
     def frozen_classifier(self, pooling="last") -> PartialClassifier:
@@ -101,8 +126,7 @@ class Study:
 
         def pieces():
             trunk = packed(self.trunk, self.layers)
-            for batch in tqdm(batches, desc=title, disable=self.quiet or None, leave=False):
-                yield read(trunk, batch)
+            return self.each(lambda batch: read(trunk, batch), batches, title)
 
         full_title = f"{title} of {len(texts)} texts, {self.checkpoint.name}"
         made_of = self.depends_on(texts) | settings
@@ -140,19 +164,31 @@ class Study:
         vectors = precompute(self.frozen_classifier(pooling), texts, self.checkpoint)
         return torch.from_numpy(vectors.x[vectors.places])
 
-    def with_random_weights(self) -> "Study":
+    def pooled_by_split(self, pooling: str) -> dict[str, torch.Tensor]:  # (N, C) by split
+        return {split: self.pooled(texts, pooling) for split, texts in self.tokens.items()}
+
+    def with_random_weights(self, seed: int) -> "Study":
         """Return the same study of a trunk of the same shape that has not been trained."""
-        trunk = initialize(GPT2(self.trunk.config), self.seed).eval().requires_grad_(False)
-        name = f"random weights, seed {self.seed}"
+        trunk = initialize(GPT2(self.trunk.config), seed).eval().requires_grad_(False)
+        name = f"random weights, seed {seed}"
         checkpoint = dataclasses.replace(self.checkpoint, name=name, sha256=name)
         return dataclasses.replace(self, trunk=trunk.to(self.device), checkpoint=checkpoint)
 
     # --- probes ---
 
-    def probe(self, vectors: dict[str, torch.Tensor]) -> torch.Tensor:  # (N, C) by split -> (K, C)
-        """Fit a linear probe on the vectors of train; dev chooses the weight decay.
+    @functools.cached_property
+    def last(self) -> dict[str, torch.Tensor]:  # (N, C) by split
+        """The last token's vectors: those on which `train.py --freeze-trunk` fits its head."""
+        return self.pooled_by_split("last")
 
-        Texts that have no such vector, NaN instead, are left out.
+    @functools.cached_property
+    def last_logits(self) -> torch.Tensor:  # (N, K)
+        """The logits of test by the probe on the last token's vector."""
+        return self.logits([self.last], "probe on the last token")[0]
+
+    def parts(self, vectors: dict[str, torch.Tensor]) -> tuple[Vectors, Vectors]:
+        """Return what a probe is fitted on, (N, C) by split: texts without such a vector, NaN
+        instead, are left out.
         """
         parts = []
         for split in ("train", "dev"):
@@ -160,15 +196,54 @@ class Study:
             exists = ~x.isnan().any(1)
             lengths = texts.lengths[exists.numpy()]
             parts.append(Vectors(x[exists].numpy(), texts.labels[exists], lengths))
-        return fit_probe(*parts, len(self.labels))
+        return tuple(parts)
+
+    def probes(self, parts: list[tuple[Vectors, Vectors]], title: str) -> torch.Tensor:
+        """Fit a probe on each of these (train, dev); return their matrices, (probes, K, C)."""
+        shape = len(parts), len(self.labels), parts[0][0].x.shape[1]
+        made_of = {
+            "recipe": dataclasses.asdict(HEAD_RECIPE),
+            "code": code_of_heads(),
+            "fitted on": [sha256_of_vectors(part) for pair in parts for part in pair],
+            "classes": len(self.labels),
+            "torch": torch.__version__,
+        }
+
+        def pieces():
+            return self.each(lambda pair: fit_probe(*pair, shape[1]).numpy()[None], parts, title)
+
+        full_title = f"{title}, {self.checkpoint.name}"
+        return torch.tensor(stored(made_of, full_title, shape, "<f4", pieces))
+
+    def probe(self, vectors: dict[str, torch.Tensor]) -> torch.Tensor:  # (N, C) by split -> (K, C)
+        """Fit a probe on the vectors of train; those of dev choose what the recipe leaves open."""
+        return self.probes([self.parts(vectors)], "a probe")[0]
+
+    def logits(self, several: list[dict], title: str) -> list[torch.Tensor]:  # -> (N, K) each
+        """Fit a probe on each of several vectors, (N, C) by split; return the logits of test."""
+        probes = self.probes([self.parts(vectors) for vectors in several], title)
+        pairs = zip(several, probes, strict=True)
+        return [vectors["test"].float() @ probe.T for vectors, probe in pairs]
+
+    def accuracy(self, logits, among: list[int] | None = None) -> dict:  # (N, K)
+        """Return the accuracy on test, or on some texts of it: by default, all that have logits."""
+        if among is None:
+            among = (~logits.isnan().any(1)).nonzero()[:, 0].tolist()
+        examples = [self.examples("test")[i] for i in among]
+        return accuracy_of(logits[among], examples, self.labels, self.seed)
 
     def probe_accuracy(self, vectors: dict, among: list[int] | None = None) -> dict:
-        """Fit a probe on vectors, (N, C) by split; evaluate it on test, or on some texts of it."""
-        if among is None:
-            among = (~vectors["test"].isnan().any(1)).nonzero()[:, 0].tolist()
-        logits = vectors["test"][among].float() @ self.probe(vectors).T
-        examples = [self.examples("test")[i] for i in among]
-        return accuracy_of(logits, examples, self.labels, self.seed)
+        """Fit a probe on vectors, (N, C) by split; return its accuracy as `accuracy` does."""
+        return self.accuracy(self.logits([vectors], "a probe")[0], among)
+
+    def correct(self, logits) -> np.ndarray:  # (N, K) -> (N,)
+        """Return which texts of test are classified correctly."""
+        return (logits.argmax(1) == self.classes["test"]).numpy()
+
+    def difference(self, a, b) -> dict:  # (N, K) or (N,) each
+        """Return by how much `a` is more accurate than `b`: logits of test, or what is correct."""
+        a, b = (self.correct(x) if torch.is_tensor(x) else x for x in (a, b))
+        return difference(a, b, groups_of(self.examples("test")), self.seed)
 
     def lengths_only(self) -> dict[str, torch.Tensor]:  # (N, 2) by split
         """Return as vectors how many tokens each text has, and nothing else."""
@@ -184,9 +259,21 @@ class Study:
 @one_thread()
 def fit_probe(train: Vectors, dev: Vectors, classes: int) -> torch.Tensor:  # -> (K, C)
     """Return the matrix of the head that `train.py --freeze-trunk` would fit on these vectors."""
-    head = nn.Linear(train.x.shape[1], classes, bias=False)
-    fit_head(head, train, dev, HEAD_RECIPE)
-    return head.weight.detach().cpu()
+    score = nn.Linear(train.x.shape[1], classes, bias=False)
+    fit_head(score, train, dev, HEAD_RECIPE)
+    return score.weight.detach().cpu()
+
+
+def code_of_heads() -> str:
+    """Return a hash of the code that fits heads: what was fitted by another is fitted again."""
+    return hashlib.sha256("".join(map(inspect.getsource, (fit, head))).encode()).hexdigest()
+
+
+def sha256_of_vectors(vectors: Vectors) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(vectors.lengths))
+    digest.update(np.ascontiguousarray(vectors.x))
+    digest.update(vectors.labels.numpy())
+    return digest.hexdigest()
 
 
 def with_bias(features: torch.Tensor) -> torch.Tensor:  # (N, F) -> (N, F + 1)
@@ -202,6 +289,11 @@ def sample(examples: list[Example], most: int, seed: int) -> list[Example]:
     if len(examples) <= most:
         return examples
     return split_off(examples, most / len(examples), seed)[1]
+
+
+def part_of(texts: Tokens, indices) -> Tokens:
+    """Return some texts, by index."""
+    return Tokens([texts.ids[i] for i in indices], texts.labels[torch.as_tensor(indices)])
 
 
 def open_study(weights: str | None, data: str, device: str, extra_texts=(), quiet=False) -> Study:

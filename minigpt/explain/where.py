@@ -1,7 +1,6 @@
 """Experiment 2 of `explain`: at which layer, and at which position, can the rating be read?"""
 
 import numpy as np
-from tqdm import tqdm
 
 from minigpt.datasets import SPLITS
 from minigpt.explain import figures
@@ -19,11 +18,17 @@ def measure(study: Study) -> dict:
     ends = [-n for n in range(1, FROM_END + 1) if (lengths >= n).mean() >= 0.5]
     starts = [n for n in range(FROM_START) if (lengths > n).mean() >= 0.5]
     cells = [(layer, position) for layer in range(study.layers) for position in ends + starts]
-    at = {}
-    for layer, position in tqdm(cells, desc="where", disable=study.quiet or None, leave=False):
-        at[layer, position] = study.probe_accuracy(study.at(layer, position))
-    accuracy = {cell: measured["accuracy"] for cell, measured in at.items()}
     top, layers = study.layers - 1, range(study.layers)
+    vectors = [study.last if cell == (top, -1) else study.at(*cell) for cell in cells]
+    logits = dict(zip(cells, study.logits(vectors, "where"), strict=True))
+    at = {cell: study.accuracy(x) for cell, x in logits.items()}
+    accuracy = {cell: measured["accuracy"] for cell, measured in at.items()}
+    others = {"layer_1": (1, -1), "neighbour": (top, -2)}
+    against = {
+        name: study.difference(logits[cell], logits[top, -1])
+        for name, cell in others.items()
+        if cell in logits and not logits[cell].isnan().any()
+    }
     shown = [position for position in IN_TABLE if position in ends + starts]
     return {
         "question": QUESTION,
@@ -33,7 +38,8 @@ def measure(study: Study) -> dict:
         f"{percent(accuracy[0, -1])} on the embeddings "
         f"({versus_chance(at[0, -1], study.chance)}), {percent(accuracy[1, -1])} after one block "
         f"and {percent(accuracy[top, -1])} in the last layer. At the first token it is at most "
-        f"{percent(max(accuracy[layer, 0] for layer in layers))}.",
+        f"{percent(max(accuracy[layer, 0] for layer in layers))}. Layer 1 against the last layer, "
+        f"at the last token: {against['layer_1']['words']}.",
         "chance": study.chance,
         "table": {
             "columns": ["layer", *map(str, shown)],
@@ -45,6 +51,7 @@ def measure(study: Study) -> dict:
         "from_start": [[accuracy[layer, p] for p in starts] for layer in layers],
         "last": [at[layer, -1] for layer in layers],
         "first": [at[layer, 0] for layer in layers],
+        "against": against,
     }
 
 
@@ -60,7 +67,7 @@ def draw(result: dict):
     scale = chance, max(*cells, chance + 0.05)
     figures.heatmap(left, result["from_start"], starts, *scale)
     figures.heatmap(right, [row[::-1] for row in result["from_end"]], ends, *scale)
-    left.set(ylabel="layer (0: the embeddings)", xlabel="tokens from the start")
+    left.set(ylabel=figures.LAYERS, xlabel="tokens from the start")
     right.set_xlabel("tokens from the end; -1 is the last")
     caption = f"accuracy in percent; the palest is chance, {100 * chance:.0f}"
     right.set_title(caption, loc="right", fontsize=9.5)

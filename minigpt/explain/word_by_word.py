@@ -7,7 +7,6 @@ from itertools import zip_longest
 
 import tiktoken
 import torch
-from tqdm import tqdm
 
 from minigpt.data import Example, pairs_of, tokenize
 from minigpt.explain.hidden_states import every_layer
@@ -37,8 +36,8 @@ OUR_OWN = (  # (negative, positive): pairs in which the prediction should change
 )
 
 
-def word_by_word(study: Study, probes: list[torch.Tensor]) -> list[dict]:
-    """Read some texts with a probe (K, C) for each layer: the user's, our own, and some of test."""
+def word_by_word(study: Study, probes: torch.Tensor) -> list[dict]:
+    """Read texts with a probe for each layer (L + 1, K, C): the user's, our own, some of test."""
     texts = [Example(text, "") for text in study.extra_texts]
     if study.dataset.name in FILM_REVIEWS:
         for i, pair in enumerate(OUR_OWN):
@@ -46,8 +45,11 @@ def word_by_word(study: Study, probes: list[torch.Tensor]) -> list[dict]:
                 texts.append(Example(text, label, pair=f"own {i}", kind="our own"))
     texts += some_of_each_kind(study.examples("test"), TEXTS)
     trunk, weights = recording(study.trunk)
-    bar = tqdm(texts, desc="reading", disable=study.quiet or None, leave=False)
-    return [read_text(study, trunk, weights, probes, example) for example in bar]
+
+    def read(example: Example) -> dict:
+        return read_text(study, trunk, weights, probes, example)
+
+    return list(study.each(read, texts, "reading"))
 
 
 def some_of_each_kind(examples: list[Example], most: int) -> list[Example]:

@@ -1,4 +1,4 @@
-"""Experiment 6 of `explain`: does predicting the next word already rate a text, without a probe?"""
+"""Experiment 7 of `explain`: does predicting the next word already rate a text, without a probe?"""
 
 import dataclasses
 
@@ -55,11 +55,14 @@ def measure(study: Study) -> dict:
             "usual": threshold.item(),
         }
     chosen = max(templates, key=lambda title: templates[title]["dev"])
-    table = accuracy_table("after the text", templates)
+    best = templates[chosen]
+    right = scores["test"][:, list(templates).index(chosen)] > best["usual"]
+    correct = (right == study.classes["test"]).numpy()
+    best["against"] = study.difference(correct, study.last_logits)
+    table = accuracy_table("after the text", templates, "the probe")
     table["columns"] += ["threshold 0", "on dev"]
     for row, accuracy in zip(table["rows"], templates.values(), strict=True):
         row += [percent(accuracy["raw"]), percent(accuracy["dev"])]
-    best = templates[chosen]
     return {
         "question": QUESTION,
         "headline": f"Without any training on labels, next-word prediction has "
@@ -80,7 +83,8 @@ def finding(study: Study, chosen: str, best: dict, good: dict, bad: dict) -> str
     return (
         f"After {chosen}, chosen on dev, comparing how probable {len(good)} good and {len(bad)} "
         f"bad words are as the next token classifies {percent(best['accuracy'])} of the test texts "
-        f"correctly{ordered}: {versus_chance(best, study.chance)}. Nothing was trained on labels; "
+        f"correctly{ordered}: {versus_chance(best, study.chance)}. Against the probe on the last "
+        f"token: {best['against']['words']}. Nothing was trained on labels; "
         "the threshold, the median on dev, assumes that half of the texts are good."
     )
 

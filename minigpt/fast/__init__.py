@@ -7,17 +7,19 @@ on and in bfloat16; `Classifier` for `PartialClassifier`; plain layers for `pack
 from minigpt.fast.frozen import FrozenPart, precompute
 from minigpt.fast.packing import packed, packed_to_generate
 from minigpt.fast.partial import PartialClassifier, compile_blocks
-from minigpt.fast.process import one_thread, reuse_memory
+from minigpt.fast.process import in_processes, one_thread, processes_at_once, reuse_memory
 from minigpt.fast.store import stored
 
 __all__ = [
     "FrozenPart",
     "PartialClassifier",
     "compile_blocks",
+    "in_processes",
     "one_thread",
     "packed",
     "packed_to_generate",
     "precompute",
+    "processes_at_once",
     "reuse_memory",
     "stored",
 ]

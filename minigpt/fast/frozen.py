@@ -133,7 +133,7 @@ def precompute(
     order, starts = np.concatenate(batches), np.empty_like(sizes)
     starts[order] = np.cumsum(sizes[order]) - sizes[order]  # in the order of computation
 
-    what = f"{model.pooling}-pooled vectors" if pooled else f"states before block {k}"
+    what = f"{model.pooling}-pooled vectors" if pooled else f"states after block {k}"
     dtype = str(model.dtype).removeprefix("torch.")
     states = stored(
         depends_on(model, texts, checkpoint),

@@ -90,7 +90,7 @@ class Journal:
                 self.resume(t)
             self.unread.clear()
             steps = finite(fit(t, train, dev, self.group), t, self.unread)
-            hide = self.quiet or self.group.rank > 0 or None
+            hide = self.quiet or self.group.rank > 0
             signals = Signals(self.writes) if self.folder else None
             try:
                 with signals or contextlib.nullcontext():

@@ -12,6 +12,8 @@ from tqdm import tqdm
 from minigpt.edge.errors import InputError
 from minigpt.fit import Training, learning_rate
 
+EVERY = 30  # seconds between two lines of progress, where there is no terminal
+
 
 class NotFinite(InputError):
     """A training went wrong: something in it is NaN or infinite."""
@@ -58,21 +60,42 @@ def not_finite(what: str, step: int, t: Training) -> NotFinite:
     )
 
 
-def progress(steps, t: Training, texts: int, hide: bool | None):
-    """Yield each step, with a progress bar; `hide` None hides it where there is no terminal."""
+class Lines:
+    """What a progress bar writes, as lines: for a stderr that is not a terminal."""
+
+    @staticmethod
+    def write(text: str) -> None:
+        if text.strip():
+            print(text.strip(), file=sys.stderr)
+
+    @staticmethod
+    def flush() -> None:
+        sys.stderr.flush()
+
+
+def bar(total: int, hide: bool, **options) -> tqdm:
+    """Return a progress bar with the time left; without a terminal, a line of it now and then."""
+    if not (sys.stderr and sys.stderr.isatty()):
+        seconds = {"delay": EVERY, "mininterval": EVERY, "maxinterval": EVERY}
+        options |= seconds | {"miniters": 1, "file": Lines, "ncols": 80}
+    return tqdm(total=total, disable=hide or not sys.stderr, **options)
+
+
+def progress(steps, t: Training, texts: int, hide: bool):
+    """Yield each step, with a progress bar."""
     total, shown = t.recipe.epochs * texts, time.monotonic()
     done = t.step * texts // t.steps_per_epoch
-    with tqdm(total=total, initial=done, unit=" texts", disable=hide) as bar:
+    with bar(total, hide, initial=done, unit=" texts") as shown_bar:
         for _ in steps:
-            bar.update(t.step * texts // t.steps_per_epoch - bar.n)
+            shown_bar.update(t.step * texts // t.steps_per_epoch - shown_bar.n)
             if not t.losses:
                 accuracy = t.history[-1]["dev_accuracy"]
-                bar.set_description(f"dev accuracy {accuracy:.1%}", refresh=False)
-            elif not bar.disable and time.monotonic() - shown > 1:  # a GPU is waited for
+                shown_bar.set_description(f"dev accuracy {accuracy:.1%}", refresh=False)
+            elif not shown_bar.disable and time.monotonic() - shown > 1:  # a GPU is waited for
                 shown, lr = time.monotonic(), t.optimizer.param_groups[0]["lr"]
                 per_text = t.losses[-1].item() / (t.recipe.batch_size * t.recipe.accumulate)
                 figures = {"loss": f"{per_text:.3f}", "lr": f"{lr:.1e}"}
-                bar.set_postfix(figures, refresh=False)
+                shown_bar.set_postfix(figures, refresh=False)
             yield t
 
 

@@ -36,7 +36,7 @@ def test_the_cache_is_shown_and_cleared_and_a_second_run_starts_from_it(
     lines = run("cache")[1].splitlines()
     assert len(lines) == 4 and str(own_cache) in lines[-1]  # train, dev, test; the sum
     for n in (160, 20, 20):
-        assert any(f"states before block 2 of {n} texts, {checkpoint}, float32" in s for s in lines)
+        assert any(f"states after block 2 of {n} texts, {checkpoint}, float32" in s for s in lines)
 
     monkeypatch.setattr("minigpt.fast.frozen.frozen_pass", None)  # would fail if it were called
     assert run(*flags)[0] == 0

@@ -11,18 +11,35 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, files_of, random_trunk
+from conftest import ROOT, files_of, oracle_of, random_trunk
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from transformers import GPT2LMHeadModel
 
 from minigpt.data import Tokens
-from minigpt.explain import controls, figures, knock_out, ladder, patching, pooling, where, words
+from minigpt.datasets import load_dataset
+from minigpt.explain import (
+    controls,
+    figures,
+    heads,
+    knock_out,
+    ladder,
+    patching,
+    pooling,
+    where,
+    words,
+)
 from minigpt.explain import study as studies
-from minigpt.explain.accuracy import bootstrap_interval, versus_chance
+from minigpt.explain.accuracy import bootstrap_interval, difference, range_of, versus_chance
 from minigpt.explain.hidden_states import POSITIONS
-from minigpt.explain.interventions import read_unchanged
-from minigpt.explain.knock_out import attention_replaced, last_tokens_only, read_last_token
+from minigpt.explain.interventions import (
+    attention_replaced,
+    heads_at_last_token,
+    heads_of,
+    read_last_token,
+    read_unchanged,
+)
+from minigpt.explain.knock_out import always, last_tokens_only
 from minigpt.explain.patching import patch
 from minigpt.explain.run import EXPERIMENTS
 from minigpt.explain.study import fit_probe, open_study, sample
@@ -114,6 +131,39 @@ def test_an_interval_draws_pairs_whole_and_is_the_same_each_time():
     assert one_of_two == (0.5, 0.5)
 
 
+def test_a_difference_is_paired_and_draws_pairs_whole():
+    random = np.random.default_rng(0)
+    a, b = random.random((2, 400)) < [[0.85], [0.7]]
+    alone = difference(a, b, np.arange(400))
+    spread = 1.96 * (a * 1.0 - b).std() / 20  # of a mean of 400
+    assert alone["points"] == pytest.approx(a.mean() - b.mean())
+    assert alone["interval"] == pytest.approx(
+        (alone["points"] - spread, alone["points"] + spread), abs=0.01
+    )
+    double = difference(a.repeat(2), b.repeat(2), np.arange(400).repeat(2))
+    assert double["interval"] == pytest.approx(alone["interval"], abs=0.01)
+    assert difference(b, a, np.arange(400))["points"] == -alone["points"]
+    assert difference(a, a, np.arange(400))["words"].startswith("0.0 points more")
+    for x, y, said in ((a, b, False), (a, np.roll(a, 7), True)):
+        assert ("not distinguishable" in difference(x, y, np.arange(400))["words"]) == said
+
+
+def test_a_range_is_no_interval():
+    figures = range_of([{"accuracy": x, "interval": (0, 1)} for x in (0.4, 0.5, 0.9)], "seeds")
+    assert figures == {
+        "times": 3,
+        "range_of": "range of 3 seeds",
+        "accuracy": pytest.approx(0.6),
+        "accuracy_range": (0.4, 0.9),
+    }
+
+
+def test_mirrored_is_used_whole():
+    data = load_dataset("mirrored", 0)
+    for split, most in studies.AT_MOST.items():
+        assert sample(getattr(data, split), most, 0) == getattr(data, split)
+
+
 def test_hidden_states_are_those_of_transformers_and_of_each_text_alone(study, checkpoint):
     theirs = GPT2LMHeadModel.from_pretrained(checkpoint).eval()
     texts, states = study.tokens["test"], study.hidden_states["test"]
@@ -154,14 +204,14 @@ def test_knocking_out_nothing_changes_nothing():
     trunk = random_trunk()
     whole = read_unchanged(trunk, IDS)
     torch.testing.assert_close(read_last_token(trunk, whole), whole.layers[-1][:, -1])
-    with attention_replaced(trunk, range(3), last_tokens_only(9)):
+    with attention_replaced(trunk, dict.fromkeys(range(3), last_tokens_only(9))):
         torch.testing.assert_close(read_last_token(trunk, whole), whole.layers[-1][:, -1])
 
 
 def test_a_token_that_attends_only_to_itself_does_not_depend_on_the_others():
     trunk, other = random_trunk(), IDS.clone()
     other[:, :-1] += 1
-    with attention_replaced(trunk, range(3), last_tokens_only(1)):
+    with attention_replaced(trunk, dict.fromkeys(range(3), last_tokens_only(1))):
         cut = [read_last_token(trunk, read_with_own_attention(trunk, ids)) for ids in (IDS, other)]
     torch.testing.assert_close(*cut)
     assert trunk.h[0].attn.attention.__module__ == "minigpt.model"  # the trunk is as it was
@@ -190,11 +240,58 @@ def test_cutting_is_a_mask_on_the_last_row(blocks, w):
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))
         return scores.masked_fill(~sees, -math.inf).softmax(-1) @ v
 
-    with attention_replaced(trunk, blocks, masked):
+    with attention_replaced(trunk, dict.fromkeys(blocks, masked)):
         long_way = trunk(IDS)[:, -1]
     whole = read_unchanged(trunk, IDS)
-    with attention_replaced(trunk, blocks, last_tokens_only(w)):
+    with attention_replaced(trunk, dict.fromkeys(blocks, last_tokens_only(w))):
         torch.testing.assert_close(read_last_token(trunk, whole), long_way, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_head_that_is_replaced_is_a_hook_before_the_output_matrix(block):
+    trunk = random_trunk()
+    given = torch.linspace(-1, 1, 24).view(2, 12)  # (H, D)
+    whole = read_unchanged(trunk, IDS)
+    with attention_replaced(trunk, {block: always(given)}):
+        mean = read_last_token(trunk, whole)
+    with attention_replaced(trunk, {block: heads.heads_replaced([1], given.expand(2, 2, 12))}):
+        one = read_last_token(trunk, whole)
+    for replaced, channels in ((mean, slice(0, 24)), (one, slice(12, 24))):
+
+        def put(_, args, channels=channels):
+            args[0][:, -1, channels] = given.flatten()[channels]
+
+        hook = trunk.h[block].attn.c_proj.register_forward_pre_hook(put)
+        torch.testing.assert_close(replaced, trunk(IDS)[:, -1], atol=1e-5, rtol=1e-5)
+        hook.remove()
+
+
+@torch.no_grad()
+def test_the_heads_at_the_last_token_are_those_of_transformers():
+    trunk = random_trunk()
+    outputs, weights = heads_at_last_token(trunk, read_unchanged(trunk, IDS))
+    theirs = oracle_of(trunk, attn_implementation="eager")
+    attentions = theirs(IDS, output_attentions=True).attentions
+    expected = torch.stack([block[:, :, -1] for block in attentions], 1)
+    torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-4)
+    own = {i: always(outputs[0, i]) for i in range(3)}  # of the first text
+    whole = read_unchanged(trunk, IDS[:1])
+    with attention_replaced(trunk, own):
+        torch.testing.assert_close(read_last_token(trunk, whole), whole.layers[-1][:, -1])
+
+
+def test_a_token_that_differs_is_in_no_part_that_two_texts_share():
+    text, other = np.array([1, 2, 3, 4, 5, 6]), np.array([1, 9, 9, 4, 5, 6])
+    differing, first, itself = heads.goals_of(text, other)
+    assert differing.tolist() == [0, 1, 1, 0, 0, 0]
+    assert first.tolist() == [1, 0, 0, 0, 0, 0] and itself.tolist() == [0, 0, 0, 0, 0, 1]
+    goals = heads.goals_of(np.array([1]), np.array([2]))
+    assert goals.tolist() == [[False], [False], [True]]  # no token is two of them
+
+
+def test_the_verdict_is_settled_in_the_block_with_the_largest_rise():
+    assert patching.settled_in([[0, 0.0], [0, 0.1], [0, 0.7], [0, 1.0]]) == 2
 
 
 def test_patching_a_text_with_itself_changes_nothing():
@@ -325,23 +422,31 @@ def test_the_rating_can_be_read_at_the_last_token_and_not_at_the_first(real):
     assert alike.sum() >= 40 and first[alike].mean() == 0.5  # exactly: one of two
 
 
-def test_less_can_be_read_from_words_alone_and_random_weights(real):
-    rows = controls.measure(real)["rows"]
+def test_less_can_be_read_from_words_alone_and_random_weights(real, monkeypatch):
+    monkeypatch.setattr(controls, "SEEDS", (0,))
+    monkeypatch.setattr(controls, "SHUFFLES", 4)
+    result = controls.measure(real)
+    rows = result["rows"]
     assert rows["last_word"]["accuracy"] == 0.5
-    for row in ("random", "shuffled"):
-        low, high = rows[row]["interval"]
-        assert low <= 0.5 <= high, row
+    for row, times in (("random", 1), ("random_mean", 1), ("shuffled", 4)):
+        low, high = rows[row]["accuracy_range"]
+        assert low <= rows[row]["accuracy"] <= high and rows[row]["times"] == times
+        assert "interval" not in rows[row] and rows[row]["against"]["interval"][1] < 0
     assert rows["trained"]["interval"][0] > 0.6
+    points = rows["random"]["accuracy"] - rows["trained"]["accuracy"]
+    assert rows["random"]["against"]["points"] == pytest.approx(points)
+    assert "range of 4 shuffles" in str(result["table"]["rows"])
 
 
-def test_without_attention_only_position_and_token_are_left(real):
+def test_without_attention_only_position_and_token_are_left(real, monkeypatch):
+    monkeypatch.setattr(knock_out, "WINDOWS", (1,))
     rows = knock_out.measure(real)["rows"]
-    whole, none = rows["nothing_0"], rows["from_0"]
-    assert none["accuracy"] == rows["up_to_5"]["accuracy"] == rows["window_1"]["accuracy"] < 0.6
-    assert whole["accuracy"] > none["accuracy"] + 0.15
-    vectors = {
-        s: torch.from_numpy(knock_out.cut_vectors(real, t)[:, 1]) for s, t in real.tokens.items()
-    }
+    whole, none = rows["nothing_0"], rows["from_1"]
+    assert none["accuracy"] == rows["up_to_6"]["accuracy"] == rows["window_1"]["accuracy"] < 0.6
+    assert whole["accuracy"] > none["accuracy"] + 0.15 and none["against"]["interval"][1] < 0
+    assert rows["mean_from_1"]["accuracy"] == rows["mean_up_to_6"]["accuracy"] < 0.6
+    means = heads_of(real, real.tokens["train"]).mean(0)
+    vectors = {s: knock_out.knocked_out(real, t, means)[:, 1] for s, t in real.tokens.items()}
     alike = same(real, lambda ids: (len(ids), ids[-1]))  # all that is left: the place and the word
     assert alike.sum() >= 10 and right(real, vectors)[alike].mean() == 0.5
 
@@ -355,7 +460,16 @@ def test_the_last_vector_of_the_top_moves_all_of_the_score_and_the_same_embeddin
     assert moved.shape == (real.layers, 16) and result["pairs"] == 12
     assert abs(moved[-1, -1] - 1) < 1e-3 and np.abs(moved[-1, :-1]).max() < 1e-3
     assert abs(moved[0, -1]) < 0.05  # both texts end with the same word
-    assert patching.draw(result).axes
+    assert patching.draw(result).axes and "by construction" in result["finding"]
+    result = heads.measure(real)
+    rises = np.diff(moved[:, -1])
+    assert result["block"] == 1 + rises.argmax() and len(result["heads"]) == 4
+    for head in result["heads"]:
+        assert 0 <= head["differing"] + head["first"] + head["itself"] <= 1.0001
+    assert sum(head["moved"] for head in result["heads"]) == pytest.approx(
+        result["together"], abs=0.2
+    )  # but for what the MLP makes of them
+    assert heads.draw(result).axes
 
 
 def test_the_language_model_rates_texts_by_its_own_next_word(real, monkeypatch):
@@ -368,6 +482,7 @@ def test_the_language_model_rates_texts_by_its_own_next_word(real, monkeypatch):
 
 def fewer(monkeypatch) -> None:
     """Leave out repetitions that a test need not wait for."""
+    monkeypatch.setattr(controls, "SEEDS", (0, 1))
     monkeypatch.setattr(ladder, "RUNGS", {key: ladder.RUNGS[key] for key in ("head", "last_1")})
     monkeypatch.setattr(ladder, "SIZES", (10,))
     monkeypatch.setattr(ladder, "SAMPLES", 1)
@@ -394,6 +509,7 @@ def test_explain_runs_and_runs_again(run, checkpoint, texts, monkeypatch, tmp_pa
         assert all(len(row) == len(table["columns"]) for row in table["rows"])
     pictures = {file: (tmp_path / "out" / file).read_bytes() for file in wanted}
     monkeypatch.setattr(ladder, "tune", None)  # all of it is stored
+    monkeypatch.setattr(studies, "fit_probe", None)
     assert run(*command)[0] == 0
     again = json.loads((tmp_path / "out/results.json").read_text())
     for one in (results, again):
@@ -415,6 +531,7 @@ def test_explain_takes_what_comes(run, checkpoint, tmp_path, monkeypatch):
     results = json.loads((tmp_path / "explain/results.json").read_text())["experiments"]
     assert {name for name in results if "skipped" in results[name]} == {
         "patching",
+        "heads",
         "words",
         "reading",
         "arrival",
@@ -429,6 +546,7 @@ def test_explain_takes_what_comes(run, checkpoint, tmp_path, monkeypatch):
         (["--out", "texts.tsv"], "is a file, not a folder"),
         (["--out", "."], "has no results.json of an earlier result"),
         (["--data", "nowhere"], "no such file"),
+        (["--only", "pooling,ladder", "--quick"], "--quick leaves out the ladder, which --only"),
         (["--only", "where", "--text", "a text"], "--text is for the experiment `reading`"),
     ],
 )

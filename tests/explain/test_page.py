@@ -23,7 +23,8 @@ from selenium.webdriver.support.ui import Select
 from minigpt.explain.figures import GRID, INK
 from minigpt.explain.page import page_of, write_page
 
-NAMES = ("pooling", "where", "controls", "knock-out", "patching", "words", "ladder", "reading")
+NAMES = ("pooling", "where", "controls", "knock-out", "patching", "heads", "words", "ladder")
+NAMES += ("reading",)
 HOSTILE = "</script><script>document.title = 'broken'</script><!-- \"'&amp; \0 \ud800 ‮ \u2028 <b>"
 TEXTS = [  # (pair, label, tokens)
     ("1", "bad", ["All", " its", " charm", ",", " and", " it", " is", " dull", "."]),
@@ -393,8 +394,8 @@ def test_the_dials_choose_layer_and_block(browser):
     layer.send_keys(Keys.RIGHT, Keys.RIGHT)
     block.send_keys(Keys.LEFT, Keys.LEFT)
     shows(browser, 0, 4, 2, 0)
-    assert text_of(browser, "#layer-is") == "after block 1"
-    assert text_of(browser, "#block-is") == "attention in block 0"
+    assert text_of(browser, "#layer-is") == "after block 2"
+    assert text_of(browser, "#block-is") == "attention in block 1"
 
 
 @in_windows(2)

@@ -11,7 +11,7 @@ from minigpt.data import Example
 from minigpt.datasets import load_dataset
 from minigpt.explain import figures, reading, word_by_word
 from minigpt.explain.accuracy import percent
-from minigpt.explain.reading import SHARES, probe_at, random_positions, vectors_at
+from minigpt.explain.reading import SHARES, parts_at, random_positions, vectors_at
 from minigpt.explain.study import open_study
 from minigpt.explain.word_by_word import LONG, read_text, recording, some_of_each_kind, spell
 
@@ -46,9 +46,8 @@ def test_the_attention_that_is_recorded_is_that_of_transformers(study, checkpoin
 def test_the_prediction_at_a_token_is_that_of_the_text_cut_there(study):
     ends = {s: random_positions(study, s) for s in ("train", "dev")}
     x = {s: vectors_at(study, s, positions) for s, positions in ends.items()}
-    probes = [
-        probe_at(study, {s: x[s][:, layer] for s in x}, ends) for layer in range(study.layers)
-    ]
+    parts = [parts_at(study, {s: x[s][:, n] for s in x}, ends) for n in range(study.layers)]
+    probes = study.probes(parts, "probes")
     trunk, weights = recording(study.trunk)
     example = max(study.examples("test"), key=lambda e: len(e.text))
     whole = read_text(study, trunk, weights, probes, example)

@@ -43,7 +43,7 @@ function prediction(positive) {
 }
 
 function layerName(layer) {
-  return layer === 0 ? "embeddings" : `after block ${layer - 1}`; // from 0, as the files count
+  return layer === 0 ? "embeddings" : `after block ${layer}`; // blocks count from 1
 }
 
 const wordAt = ([i, t]) => at(`word-${i}-${t}`);
@@ -104,8 +104,8 @@ function showLayer(layer) {
 function showBlock(block) {
   now.block = block;
   at("block").value = block;
-  at("block-is").value = `attention in block ${block}`;
-  at("block").setAttribute("aria-valuetext", `block ${block}`);
+  at("block-is").value = `attention in block ${block + 1}`;
+  at("block").setAttribute("aria-valuetext", `block ${block + 1}`);
   paint();
 }
 
@@ -151,7 +151,7 @@ function tell({ tokens, positive, attention }, here) {
   );
   const predictions = positive.map((row, layer) => {
     const p = row[here];
-    const line = bar(layer ? `block ${layer - 1}` : "embeddings", p, Math.min(p, 0.5), Math.max(p, 0.5));
+    const line = bar(layer ? `block ${layer}` : "embeddings", p, Math.min(p, 0.5), Math.max(p, 0.5));
     line.classList.add(p >= 0.5 ? "pro" : "con");
     line.classList.toggle("shown", layer === now.layer);
     return line;
@@ -161,7 +161,7 @@ function tell({ tokens, positive, attention }, here) {
     return { weight, name: visible(tokens[t]) + (t === here ? " (itself)" : "") };
   });
   looks.sort((a, b) => b.weight - a.weight);
-  at("attention-title").textContent = `Where its attention goes in block ${now.block}`;
+  at("attention-title").textContent = `Where its attention goes in block ${now.block + 1}`;
   at("attention").replaceChildren(
     ...looks.slice(0, 7).map(({ weight, name }) => bar(name, weight, 0, weight)),
   );

@@ -16,7 +16,7 @@ from string import Template
 from minigpt.explain.figures import BLUE, GRID, INK
 
 # Experiments whose headlines are the answer
-SHORT = ("pooling", "controls", "knock-out", "words", "ladder", "arrival")
+SHORT = ("pooling", "controls", "knock-out", "heads", "words", "ladder", "arrival")
 LONG = 12  # a table of more rows than this is folded
 
 
