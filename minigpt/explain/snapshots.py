@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from minigpt.checkpoints import Checkpoint, earlier_weights
 from minigpt.data import Tokens
 from minigpt.datasets import SPLITS, load_dataset
 from minigpt.edge import fields, files
+from minigpt.edge.progress import bar
 from minigpt.explain import words
 from minigpt.explain.accuracy import accuracy_of
 from minigpt.explain.study import Study
@@ -83,11 +83,12 @@ def measure_all(study: Study, snapshots: dict[int, Checkpoint]) -> dict:
     """Return what can be read at each snapshot."""
     held_out = np.load(study.checkpoint.folder / "state" / "held_out.npy", mmap_mode="r")
     weights, points = Path(study.checkpoint.name).name, []  # a name without a path
-    bar = tqdm(snapshots.items(), desc="arrival", disable=study.quiet or None, leave=False)
-    for tokens, checkpoint in bar:
-        trunk = load_trunk(checkpoint.folder).requires_grad_(False).to(study.device)
-        then = dataclasses.replace(study, trunk=trunk, checkpoint=checkpoint)
-        points.append({"tokens": tokens, "loss": loss_on(then, held_out)} | ratings(then))
+    with bar(len(snapshots), study.quiet, desc="arrival", leave=False) as shown:
+        for tokens, checkpoint in snapshots.items():
+            trunk = load_trunk(checkpoint.folder).requires_grad_(False).to(study.device)
+            then = dataclasses.replace(study, trunk=trunk, checkpoint=checkpoint)
+            points.append({"tokens": tokens, "loss": loss_on(then, held_out)} | ratings(then))
+            shown.update()
     flags = f"--weights {weights} --data {own_name(study)} --only arrival"
     return {
         "command": f"python -m minigpt explain {flags}",

@@ -20,6 +20,7 @@ from minigpt.checkpoints import Checkpoint, find_checkpoint, open_tokenizer
 from minigpt.cli.program import voices
 from minigpt.data import TOKENS_AT_ONCE, Example, Tokens, pairs_of, token_batches, tokenize
 from minigpt.datasets import SPLITS, Dataset, load_dataset, split_off
+from minigpt.edge.progress import bar
 from minigpt.explain.accuracy import accuracy_of, difference, groups_of
 from minigpt.explain.hidden_states import POSITIONS, HiddenStates, at_positions, every_layer
 from minigpt.fast import (
@@ -36,7 +37,6 @@ from minigpt.freeze import freeze
 from minigpt.head import HEAD_RECIPE, Vectors, fit_head
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2
-from minigpt.runs.watch import bar
 from minigpt.weights import load_trunk
 
 # N texts, B of them in a batch, T tokens, C channels, L blocks, P positions, K classes

@@ -12,10 +12,10 @@ import hashlib
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import TOKENS_AT_ONCE, Tokens, token_batches
+from minigpt.edge.progress import bar
 from minigpt.fast.packing import packed
 from minigpt.fast.partial import PartialClassifier, pool_from, run_blocks
 from minigpt.fast.store import stored
@@ -193,9 +193,8 @@ def frozen_pass(model: PartialClassifier, texts: Tokens, batches: list, group: G
         real = torch.arange(states.size(1)) < lengths[:, None]  # (B, T)
         return states[real.to(states.device)]
 
-    hide = quiet or group.rank > 0 or None  # None: hidden where there is no terminal
-    with tqdm(total=len(texts), unit=" texts", desc="frozen part", disable=hide) as bar:
+    with bar(len(texts), quiet or group.rank > 0, unit=" texts", desc="frozen part") as shown:
         for batch, piece in zip(batches, group.map(read_batch, batches), strict=True):
             bits = piece.cpu() if piece.dtype == torch.float32 else piece.cpu().view(torch.int16)
             yield bits.numpy()
-            bar.update(len(batch))
+            shown.update(len(batch))

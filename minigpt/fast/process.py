@@ -6,6 +6,8 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
@@ -43,44 +45,35 @@ def in_processes(function: Callable, jobs: list, processes: int):
     """Yield function(job) for each job, in order, from processes of one thread each.
 
     On a small batch, several threads wait for each other at each step, and far longer where other
-    programs compute, too; independent jobs need not wait. Process i has every n-th job, from the
-    i-th on. As they are forked, only results are pickled.
+    programs compute, too; independent jobs need not wait. As the processes are forked, `function`
+    and `jobs` are there already, and only results are pickled.
     """
     if min(processes, len(jobs)) < 2:
         yield from map(function, jobs)
         return
-    fork, workers, ends = multiprocessing.get_context("fork"), [], []
-
-    def work(first: int, end) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        torch.set_num_threads(1)
-        for job in jobs[first::processes]:
-            try:
-                end.send((function(job), None))
-            except Exception as error:
-                end.send((None, error))
-
+    fork = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(processes, fork, begin_work, (function, jobs))
     try:
-        for first in range(processes):
-            receiver, sender = fork.Pipe(duplex=False)
-            workers.append(fork.Process(target=work, args=(first, sender), daemon=True))
-            workers[-1].start()
-            sender.close()
-            ends.append(receiver)
-        for i in range(len(jobs)):
-            result, error = ends[i % processes].recv()
-            if error is not None:
-                raise error
-            yield result
-    except EOFError:
-        raise InputError(
-            "a process ended in the middle of its work; is there enough memory?"
-        ) from None
+        yield from pool.map(work_on, range(len(jobs)))
+    except BrokenProcessPool:
+        message = "a process ended in the middle of its work; is there enough memory?"
+        raise InputError(message) from None
     finally:
-        for worker in workers:
-            worker.terminate()
-            worker.join()
+        pool.shutdown(cancel_futures=True)
+
+
+def begin_work(function: Callable, jobs: list) -> None:
+    """Begin as one of the processes of `in_processes`."""
+    global work_on_this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    work_on_this = function, jobs
+
+
+def work_on(i: int):
+    function, jobs = work_on_this
+    return function(jobs[i])
 
 
 def processes_at_once() -> int:

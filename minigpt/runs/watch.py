@@ -7,12 +7,10 @@ import sys
 import time
 
 import torch
-from tqdm import tqdm
 
 from minigpt.edge.errors import InputError
+from minigpt.edge.progress import bar
 from minigpt.fit import Training, learning_rate
-
-EVERY = 30  # seconds between two lines of progress, where there is no terminal
 
 
 class NotFinite(InputError):
@@ -58,27 +56,6 @@ def not_finite(what: str, step: int, t: Training) -> NotFinite:
         f"the {what} is not finite (NaN or inf) at step {step} of {t.steps} (learning rate "
         f"{lr:.1e}); start again, and try a tenth of --lr {t.recipe.lr:g}"
     )
-
-
-class Lines:
-    """What a progress bar writes, as lines: for a stderr that is not a terminal."""
-
-    @staticmethod
-    def write(text: str) -> None:
-        if text.strip():
-            print(text.strip(), file=sys.stderr)
-
-    @staticmethod
-    def flush() -> None:
-        sys.stderr.flush()
-
-
-def bar(total: int, hide: bool, **options) -> tqdm:
-    """Return a progress bar with the time left; without a terminal, a line of it now and then."""
-    if not (sys.stderr and sys.stderr.isatty()):
-        seconds = {"delay": EVERY, "mininterval": EVERY, "maxinterval": EVERY}
-        options |= seconds | {"miniters": 1, "file": Lines, "ncols": 80}
-    return tqdm(total=total, disable=hide or not sys.stderr, **options)
 
 
 def progress(steps, t: Training, texts: int, hide: bool):

@@ -3,11 +3,11 @@
 import re
 import time
 
-from minigpt.runs import watch
+from minigpt.edge import progress
 
 
 def steps(hide: bool) -> None:
-    with watch.bar(4, hide, desc="ladder", leave=False) as bar:
+    with progress.bar(4, hide, desc="ladder", leave=False) as bar:
         for _ in range(4):
             time.sleep(0.03)
             bar.update()
@@ -16,7 +16,7 @@ def steps(hide: bool) -> None:
 def test_without_a_terminal_it_is_a_line_now_and_then_with_the_time_left(monkeypatch, capsys):
     steps(False)
     assert capsys.readouterr().err == ""  # it did not take long
-    monkeypatch.setattr(watch, "EVERY", 0.02)
+    monkeypatch.setattr(progress, "EVERY", 0.02)
     steps(False)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) >= 2 and not any("\r" in line for line in lines)
