@@ -100,10 +100,11 @@ def run_all(args) -> dict:
     for data in args.data:
         dataset = load_dataset(data, seed=0)
         texts = hashlib.sha256(repr(dataset).encode()).hexdigest()
-        of_data = kept["data"].get(dataset.name, {})
+        name = Path(dataset.name).name  # of a folder, without its path
+        of_data = kept["data"].get(name, {})
         if of_data.get("texts") != texts:
             of_data = {"texts": texts, COUNTING: counting_words(dataset)}
-        kept["data"][dataset.name] = of_data
+        kept["data"][name] = of_data
         for title, flags in methods.items():
             rows = of_data.setdefault(title, {"flags": flags, "seeds": {}})
             missing = [seed for seed in range(args.seeds) if str(seed) not in rows["seeds"]]
