@@ -33,16 +33,16 @@ from minigpt.edge import files
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "methods.json"
 MAIN = {  # the README's table
-    "a head at the last token": "--freeze-trunk",
-    "a head at an appended end": "--freeze-trunk --append-end",
-    "a head on the mean of all": "--freeze-trunk --pool mean",
+    "a head, at the last token": "--freeze-trunk",
+    "a head, at an appended end": "--freeze-trunk --append-end",
+    "a head, on the mean of all tokens": "--freeze-trunk --pool mean",
+    "a head, at the first token": "--freeze-trunk --pool first",
     "the last two blocks": "--train-last 2",
     "LoRA, rank 8": "--lora 8",
     "everything": "",
 }
 OTHERS = {  # docs/tuning.md has these, too
-    "a head on the maximum of all": "--freeze-trunk --pool max",
-    "a head at the first token": "--freeze-trunk --pool first",
+    "a head, on the maximum of all tokens": "--freeze-trunk --pool max",
     "the last block": "--train-last 1",
     "the head, then everything (LP-FT)": "--warm-head 20",
     "layer norms": "--train-only norms",
@@ -121,22 +121,23 @@ def run_all(args) -> dict:
     return kept
 
 
-def table(kept: dict) -> str:
-    """Return the results as a Markdown table: the mean of the seeds, the lowest and the highest."""
+def table(kept: dict, methods: list[str], ranges: bool = True) -> str:
+    """Return a Markdown table: the mean of the seeds, with the lowest and the highest."""
     names = [*kept["data"]]
-    lines = ["| trained | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for title in (COUNTING, *MAIN, *OTHERS):
-        cells = []
-        for name in names:
-            row = kept["data"][name].get(title)
-            if row is None:
-                cells.append("")
-            elif "seeds" not in row:
-                cells.append(f"{100 * row['test']:.1f} %")
-            else:
-                tests = [100 * run["test"] for run in row["seeds"].values()]
-                ends = f"({min(tests):.1f} – {max(tests):.1f})"
-                cells.append(f"{statistics.mean(tests):.1f} % {ends}")
+    titles = " | ".join(["trained, and what is read", "parameters", *(f"`{n}`" for n in names)])
+    lines = [f"| {titles} |", "|---" * (2 + len(names)) + "|"]
+    for title in methods:
+        rows = [kept["data"][name].get(title) for name in names]
+        sizes = {run["trained"] for row in rows[:1] if row for run in row.get("seeds", {}).values()}
+        cells = [f"{size:,}" for size in sizes] or [""]
+        for row in rows:
+            tests = [row["test"]] if row and "test" in row else []
+            if row and "seeds" in row:
+                tests = [run["test"] for run in row["seeds"].values()]
+            cell = f"{100 * statistics.mean(tests):.1f} %" if tests else ""
+            if ranges and len(tests) > 1:
+                cell += f" ({100 * min(tests):.1f} – {100 * max(tests):.1f})"
+            cells.append(cell)
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -147,7 +148,7 @@ def main():
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--only", choices=["main"], help="the methods of the README's table")
-    print(table(run_all(parser.parse_args())))
+    print(table(run_all(parser.parse_args()), [COUNTING, *MAIN, *OTHERS]))
 
 
 if __name__ == "__main__":

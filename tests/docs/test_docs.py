@@ -31,13 +31,22 @@ def test_the_readme_has_the_same_accuracies_for_the_same_things():
     ways, rows = (
         RESULTS["experiments"][n][k] for n, k in (("pooling", "ways"), ("controls", "rows"))
     )
-    for vector, trunk, row in (
-        ("last", "frozen", ways["last"]),
-        ("first", "frozen", ways["first"]),
-        ("last", "frozen, random weights", rows["random"]),
-    ):
-        assert f"| {vector} token | {trunk} | 512 | {100 * row['accuracy']:.1f} % |" in readme
+    last, first = (METHODS["data"]["mirrored"][f"a head, at the {n} token"] for n in ("last", "first"))
+    assert last["seeds"]["0"]["test"] == pytest.approx(ways["last"]["accuracy"])
+    assert first["seeds"]["0"]["test"] == pytest.approx(ways["first"]["accuracy"])
+    assert f"the last has {rows['random']['accuracy']:.1%} (" in readme.replace(" %", "%")
+    assert f"by itself gives {rows['length']['accuracy']:.1%})" in readme.replace(" %", "%")
     assert f"test accuracy   {ways['last']['accuracy']:.1%} (" in readme
+
+
+def test_the_tables_of_methods_are_what_the_command_printed():
+    methods = load("benchmarks/methods.py")
+    for page, titles, ranges in (
+        ("README.md", [methods.COUNTING, *methods.MAIN], False),
+        ("docs/tuning.md", [methods.COUNTING, *methods.MAIN, *methods.OTHERS], True),
+    ):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert methods.table(METHODS, titles, ranges) in text, page
 
 
 def test_another_result_is_another_page():
