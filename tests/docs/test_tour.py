@@ -47,8 +47,8 @@ def test_it_runs_and_shows_what_its_text_says(monkeypatch):
         assert sum(numbers(r"\s(\d+)", row)) == pytest.approx(100, abs=5)
 
     # The rating is at the last token after one block, and not in its embedding
-    right, texts = numbers(r"[\d.]+", shown["accuracy"].replace("%", ""))
-    before, _ = numbers(r"[\d.]+", committed["accuracy"].replace("%", ""))
+    right, texts = numbers(r"[\d.]+\b", shown["accuracy"])
+    before, _ = numbers(r"[\d.]+\b", committed["accuracy"])
     assert texts == 400 and right > 65 and abs(right - before) < 3
     embedding, *blocks = numbers(r"([\d.]+)%", shown["layers"])
     assert abs(embedding - 50) < 6 and min(blocks) > embedding + 10
