@@ -21,6 +21,9 @@ bench: .venv/tested  ## ours against transformers, ten minutes; BENCH=--small fo
 docs: .venv/installed  ## docs/: the experiments of explain, their figures, and the page about them
 	$(RUN) docs/make.py
 
+tour: .venv/tested  ## docs/tour.ipynb, run again, and docs/tour.md
+	$(RUN) docs/make.py --tour
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(RUN) -m pip install --quiet -c constraints.txt -e .[explain]
@@ -30,4 +33,4 @@ docs: .venv/installed  ## docs/: the experiments of explain, their figures, and 
 	$(RUN) -m pip install --quiet -c constraints.txt -e .[test]
 	touch $@
 
-.PHONY: train test lint fuzz bench docs
+.PHONY: train test lint fuzz bench docs tour

@@ -1,9 +1,12 @@
 """Make docs/: run `explain` on the bundled weights and texts, and fill the page's template.
 
-    python docs/make.py [--only-text]
+    python docs/make.py [--only-text | --tour]
 
 Writes results.json, figures/ and why-the-last-token.md. With --only-text, the page is made of the
 results that are there. A section about an experiment that was skipped is left out.
+
+--tour does something else: it runs tour.ipynb where it stands, and writes tour.md, which is the
+same to read. The notebook is edited by hand; its outputs and tour.md are not.
 """
 
 import json
@@ -42,8 +45,56 @@ def fill(template: str, results: dict) -> str:
     return Figures().vformat("".join(sections), (), vars(values))
 
 
+def run_notebook(path: Path):  # -> nbformat.NotebookNode
+    """Run a notebook from top to bottom, with this Python and this minigpt; return it run.
+
+    It has nothing that differs from one run to the next, such as times.
+    """
+    import nbclient  # of the extra `test`
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    here = os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])
+    nbclient.NotebookClient(
+        notebook,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(DOCS)}},
+    ).execute(env=os.environ | {"PYTHONPATH": here})
+    notebook.metadata["language_info"] = {"name": "python"}
+    return notebook
+
+
+def markdown_of(notebook) -> str:
+    """Return a notebook as a page: text, code in fences, and what each cell prints in fences."""
+    parts = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        printed = "".join("".join(output["text"]) for output in cell["outputs"]).rstrip()
+        if printed:
+            parts.append(f"```text\n{printed}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def make_tour():
+    """Run tour.ipynb, keep its outputs, and write tour.md."""
+    import nbformat
+
+    notebook = run_notebook(DOCS / "tour.ipynb")
+    nbformat.write(notebook, DOCS / "tour.ipynb")
+    (DOCS / "tour.md").write_text(markdown_of(notebook), encoding="utf-8")
+
+
 def main():
-    """Run explain, keep its results and figures, and fill the page."""
+    """Run explain, keep its results and figures, and fill the page; or make the tour."""
+    if sys.argv[1:] == ["--tour"]:
+        make_tour()
+        return
     if sys.argv[1:] != ["--only-text"]:
         with tempfile.TemporaryDirectory() as folder:
             explain(["--weights", "tiny", "--data", "mirrored", "--out", folder])
