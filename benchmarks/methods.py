@@ -128,6 +128,8 @@ def table(kept: dict, methods: list[str], ranges: bool = True) -> str:
     lines = [f"| {titles} |", "|---" * (2 + len(names)) + "|"]
     for title in methods:
         rows = [kept["data"][name].get(title) for name in names]
+        if not any(rows):
+            continue
         sizes = {run["trained"] for row in rows[:1] if row for run in row.get("seeds", {}).values()}
         cells = [f"{size:,}" for size in sizes] or [""]
         for row in rows:

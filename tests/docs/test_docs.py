@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import re
+from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 from minigpt.explain.run import EXPERIMENTS
@@ -11,18 +13,19 @@ from minigpt.explain.run import EXPERIMENTS
 DOCS = ROOT / "docs"
 RESULTS = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))
 PAGE = (DOCS / "why-the-last-token.md").read_text(encoding="utf-8")
+METHODS = json.loads((DOCS / "methods.json").read_text(encoding="utf-8"))
 TEMPLATE = (DOCS / "why-the-last-token.template.md").read_text(encoding="utf-8")
 
 
-def maker():
-    spec = importlib.util.spec_from_file_location("make", DOCS / "make.py")
+def load(path: str):
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_every_number_of_the_page_is_that_of_the_results():
-    assert maker().fill(TEMPLATE, RESULTS) == PAGE
+    assert load("docs/make.py").fill(TEMPLATE, RESULTS) == PAGE
     assert [*RESULTS["experiments"]] == [*EXPERIMENTS]
 
 
@@ -31,7 +34,9 @@ def test_the_readme_has_the_same_accuracies_for_the_same_things():
     ways, rows = (
         RESULTS["experiments"][n][k] for n, k in (("pooling", "ways"), ("controls", "rows"))
     )
-    last, first = (METHODS["data"]["mirrored"][f"a head, at the {n} token"] for n in ("last", "first"))
+    last, first = (
+        METHODS["data"]["mirrored"][f"a head, at the {n} token"] for n in ("last", "first")
+    )
     assert last["seeds"]["0"]["test"] == pytest.approx(ways["last"]["accuracy"])
     assert first["seeds"]["0"]["test"] == pytest.approx(ways["first"]["accuracy"])
     assert f"the last has {rows['random']['accuracy']:.1%} (" in readme.replace(" %", "%")
@@ -52,13 +57,13 @@ def test_the_tables_of_methods_are_what_the_command_printed():
 def test_another_result_is_another_page():
     other = json.loads(json.dumps(RESULTS))
     other["experiments"]["pooling"]["ways"]["last"]["accuracy"] = 0.123
-    assert "**12.3 %**" in maker().fill(TEMPLATE, other)
+    assert "**12.3 %**" in load("docs/make.py").fill(TEMPLATE, other)
 
 
 def test_a_section_about_what_was_skipped_is_left_out():
     other = json.loads(json.dumps(RESULTS))
     other["experiments"]["words"] = {"question": "Whether?", "skipped": "no ratings"}
-    page = maker().fill(TEMPLATE, other)
+    page = load("docs/make.py").fill(TEMPLATE, other)
     assert "## Without any training on labels" not in page and "figures/words.png" not in page
     assert "## Where it is" in page and "## What is true in which case" in page
 
