@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from minigpt.cli.flag_types import DEVICES, add_reading, device_of
+from minigpt.cli.devices import device_of
+from minigpt.cli.flag_types import DEVICES, add_reading
 from minigpt.cli.program import Parser, voices
-from minigpt.data import Example, Tokens, tokenize
+from minigpt.data import Tokens
 from minigpt.datasets import (
     LONGEST_LINE,
     Reading,
@@ -23,8 +23,7 @@ from minigpt.datasets import (
 )
 from minigpt.edge.errors import InputError
 from minigpt.fast import FrozenPart
-from minigpt.fit import read_all
-from minigpt.runs import Run, load_run
+from minigpt.runs import Run, load_run, read, unlabelled
 
 CHUNK = 64  # texts that are read together; from stdin, each is answered as it comes
 BY_COLUMN = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
@@ -138,23 +137,6 @@ def pass_over(error: InputError, where: str, bad: Skipped | None) -> None:
     if bad is None:
         raise InputError(f"{error}; fix it, or skip such lines with --skip-bad") from None
     bad.add(where)
-
-
-def read(run: Run, part: FrozenPart, examples: list[Example]) -> tuple[torch.Tensor, Tokens]:
-    """Return the logits, (N, K), and the texts as they were read."""
-    how = run.tokenizer, run.max_length, run.append_end, run.keep
-    tokens = tokenize(examples, run.labels, *how)
-    return read_all(part.logits, tokens, part.device), tokens
-
-
-def unlabelled(run: Run, texts: list[str]) -> list[Example]:
-    """Return texts as examples: any label will do."""
-    return [Example(text, run.labels[0]) for text in texts]
-
-
-def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (texts, K)
-    """Return the probability of each class."""
-    return read(run, part, unlabelled(run, texts))[0].softmax(1)
 
 
 def cut_at(run: Run, cut: int, texts: int) -> str:

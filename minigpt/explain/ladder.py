@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from minigpt.cli.train_flags import parse, settle
+from minigpt.cli.train_flags import parse
+from minigpt.cli.train_settings import settle
 from minigpt.data import Tokens
 from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_of, accuracy_table, percent
