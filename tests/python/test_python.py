@@ -48,6 +48,12 @@ def test_the_examples_in_docstrings_run(tmp_path, monkeypatch):
             assert ">>> " in name.__doc__, name
 
 
+def test_the_python_of_the_page_has_the_answers_that_stand_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = str(ROOT / "docs" / "python.md")
+    assert doctest.testfile(page, module_relative=False).failed == 0
+
+
 def test_training_from_python_is_training_from_the_command_line(run, checkpoint, texts, capsys):
     status, out, err = run(
         *("train", "--freeze-trunk", "--epochs", 3, "--weights", checkpoint, "--data", texts)
