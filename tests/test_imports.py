@@ -16,7 +16,7 @@ PACKAGES = {
     "language": EDGE,
     "fast": EDGE | {"checkpoints", "parallel"},  # a frozen pass in several processes
     "runs": EDGE | {"checkpoints", "fast", "parallel", "peft"},
-    "export": EDGE | {"checkpoints", "peft", "runs"},
+    "export": EDGE | {"checkpoints", "datasets", "peft", "runs"},
     "explain": EDGE
     | {"checkpoints", "datasets", "fast", "peft", "language", "runs"}
     | {"cli"},  # the flags of the runs that it compares
