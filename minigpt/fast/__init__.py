@@ -5,6 +5,7 @@ on and in bfloat16; `Classifier` for `PartialClassifier`; plain layers for `pack
 """
 
 from minigpt.fast.frozen import FrozenPart, precompute
+from minigpt.fast.optimizers import leave_out_compiler
 from minigpt.fast.packing import packed, packed_to_generate
 from minigpt.fast.partial import PartialClassifier, compile_blocks
 from minigpt.fast.process import one_thread, reuse_memory
@@ -14,6 +15,7 @@ __all__ = [
     "FrozenPart",
     "PartialClassifier",
     "compile_blocks",
+    "leave_out_compiler",
     "one_thread",
     "packed",
     "packed_to_generate",

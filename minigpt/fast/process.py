@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 
 import torch
 
@@ -12,7 +13,9 @@ def reuse_memory() -> None:
     """Use freed memory again instead of giving it back at once (with glibc; nothing elsewhere).
 
     Every training step asks for the same few hundred megabytes, and the system zeroes fresh pages.
+    What is loaded by now, torch above all, stays: no search for garbage goes through it any more.
     """
+    gc.freeze()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
