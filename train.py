@@ -23,7 +23,7 @@ from minigpt.cli.train_settings import settle
 from minigpt.data import tokenize
 from minigpt.datasets import Reading, load_dataset
 from minigpt.edge.files import check_output_folder
-from minigpt.fast import compile_blocks, leave_out_compiler, precompute, reuse_memory
+from minigpt.fast import compile_blocks, own_process, precompute
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze, frozen_unchanged, names_to_train
 from minigpt.parallel import joined
@@ -32,8 +32,7 @@ from minigpt.parallel import joined
 def main(typed):
     """Do what the flags say: alone, or with the other processes that torchrun started."""
     clock = runs.Clock()
-    reuse_memory()
-    leave_out_compiler()
+    own_process()
     with joined(device_of(typed.device)) as group:
         metrics, folder = job(typed, clock, group)
         if group.rank == 0:

@@ -5,18 +5,18 @@ on and in bfloat16; `Classifier` for `PartialClassifier`; plain layers for `pack
 """
 
 from minigpt.fast.frozen import FrozenPart, precompute
-from minigpt.fast.optimizers import leave_out_compiler
 from minigpt.fast.packing import packed, packed_to_generate
 from minigpt.fast.partial import PartialClassifier, compile_blocks
-from minigpt.fast.process import one_thread, reuse_memory
+from minigpt.fast.process import keep_loaded, one_thread, own_process, reuse_memory
 from minigpt.fast.store import stored
 
 __all__ = [
     "FrozenPart",
     "PartialClassifier",
     "compile_blocks",
-    "leave_out_compiler",
+    "keep_loaded",
     "one_thread",
+    "own_process",
     "packed",
     "packed_to_generate",
     "precompute",

@@ -10,7 +10,7 @@ TRAIN = """
 import sys
 from torch import nn
 import torch
-from minigpt.fast import leave_out_compiler
+from minigpt.fast.optimizers import leave_out_compiler
 if {left_out}:
     leave_out_compiler()
 torch.manual_seed(0)
