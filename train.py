@@ -4,37 +4,46 @@ Read from top to bottom: data goes text -> ids -> hidden states -> one pooled ve
 it calls of the packages builds on the core: the comments say on what.
 """
 
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read as torch loads: threads that wait sleep
+from minigpt.cli.program import errors_for_people, voices
+from minigpt.cli.train_flags import parse
+
+if __name__ == "__main__":  # before torch is loaded: --help, or a wrong flag, is answered at once
+    with errors_for_people():
+        typed = parse(__doc__, sys.argv[1:])
+
 import torch
 
 from minigpt import runs
 from minigpt.checkpoints import find_checkpoint, open_tokenizer, take_over
-from minigpt.cli.flag_types import device_of
-from minigpt.cli.program import errors_for_people, voices
-from minigpt.cli.train_flags import parse, settle
+from minigpt.cli.devices import device_of
+from minigpt.cli.train_settings import settle
 from minigpt.data import tokenize
 from minigpt.datasets import Reading, load_dataset
 from minigpt.edge.files import check_output_folder
-from minigpt.fast import compile_blocks, precompute, reuse_memory
+from minigpt.fast import compile_blocks, own_process, precompute
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze, frozen_unchanged, names_to_train
 from minigpt.parallel import joined
 
 
-def main():
-    """Read the flags, and do the job: alone, or with the other processes that torchrun started."""
-    typed, clock = parse(__doc__, sys.argv[1:]), runs.Clock()
-    reuse_memory()
+def main(typed):
+    """Do what the flags say: alone, or with the other processes that torchrun started."""
+    clock = runs.Clock()
+    own_process()
     with joined(device_of(typed.device)) as group:
-        job(typed, clock, group)
+        metrics, folder = job(typed, clock, group)
+        if group.rank == 0:
+            print(runs.report(metrics, folder))
 
 
 def job(typed, clock, group):
-    """Load, freeze, train, test, save; or, with --resume, continue where a run was stopped."""
+    """Load, freeze, train, test, save; or, with --resume, continue where a run was stopped.
+
+    Returns what is in metrics.json, and the run's folder.
+    """
     torch.manual_seed(typed.seed)
     say, note = voices(typed.quiet, group.rank)
     out = Path(typed.resume or typed.out) if typed.resume or typed.out else None
@@ -87,10 +96,9 @@ def job(typed, clock, group):
         metrics["freezing"]["frozen_unchanged"] = unchanged
         metrics |= {"seconds": clock.seconds(), "peak_memory_bytes": runs.peak_memory()}
         journal.finish(lambda folder: runs.save_run(folder, model, metrics))
-    if group.rank == 0:
-        print(runs.report(metrics, journal.folder))
+    return metrics, journal.folder
 
 
 if __name__ == "__main__":
     with errors_for_people():
-        main()
+        main(typed)

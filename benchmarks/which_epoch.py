@@ -13,7 +13,8 @@ import torch
 from tqdm import tqdm
 
 from minigpt.checkpoints import find_checkpoint, open_tokenizer
-from minigpt.cli.train_flags import parse, settle
+from minigpt.cli.train_flags import parse
+from minigpt.cli.train_settings import settle
 from minigpt.data import tokenize
 from minigpt.datasets import load_dataset
 from minigpt.explain.study import sample

@@ -16,6 +16,7 @@ import torch
 import train
 from minigpt.cli import commands
 from minigpt.cli.program import errors_for_people
+from minigpt.cli.train_flags import parse
 from minigpt.config import GPT2Config
 from minigpt.data import Tokens
 from minigpt.language.initialize import initialize
@@ -139,14 +140,15 @@ def run(monkeypatch, capsys, tmp_path):
 
     def call(*argv):
         command, *flags = map(str, argv)
-        main = train.main if command == "train" else commands.main
-        arguments = flags if command == "train" else [command, *flags]
-        monkeypatch.setattr(sys, "argv", ["minigpt", *arguments])
+        monkeypatch.setattr(sys, "argv", ["minigpt", command, *flags])
         capsys.readouterr()
         status = 0
         try:
             with errors_for_people():
-                main()
+                if command == "train":
+                    train.main(parse(train.__doc__, flags))
+                else:
+                    commands.main()
         except SystemExit as exit:
             status = exit.code or 0
         return status, *capsys.readouterr()

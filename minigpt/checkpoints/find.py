@@ -25,10 +25,11 @@ from minigpt.checkpoints.verify import (
 )
 from minigpt.checkpoints.vocabulary import check_vocabulary, read_vocabulary
 from minigpt.config import GPT2Config
+from minigpt.edge.checkout import checkout
 from minigpt.edge.errors import InputError
 from minigpt.tokenizer import END_OF_TEXT, make_encoding
 
-BUNDLED = Path(__file__).parent.parent.parent / "weights"  # has tiny, and room for gpt2
+BUNDLED = checkout() / "weights"  # has tiny, and room for gpt2
 
 # The official repositories: revision, and the sha256 of model.safetensors
 OFFICIAL = {

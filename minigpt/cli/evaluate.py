@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from minigpt import runs
-from minigpt.cli.flag_types import DEVICES, add_reading, device_of, named
-from minigpt.cli.predict import cut_at, read
+from minigpt.cli.devices import device_of
+from minigpt.cli.flag_types import DEVICES, add_reading, named
+from minigpt.cli.predict import cut_at
 from minigpt.cli.program import Parser, voices
 from minigpt.data import Example
 from minigpt.datasets import NAMED, Reading, read_examples, read_splits
@@ -45,7 +46,7 @@ def evaluate(argv: list[str]) -> None:
             f"--data {args.data} has the label {first_few(sorted(unknown))}, which {args.run} does "
             f"not know (its labels: {first_few(run.labels)})"
         )
-    logits, tokens = read(run, FrozenPart(run.model), examples)
+    logits, tokens = runs.read(run, FrozenPart(run.model), examples)
     if not logits.isfinite().all():
         raise InputError("the logits of some texts are not finite: damaged weights?")
     test = summarize(logits, examples, run.labels)

@@ -1,16 +1,18 @@
-"""Types of command-line flags: each refuses values that make no sense, naming the flag."""
+"""Types of command-line flags: each refuses values that make no sense, naming the flag.
+
+Loads no torch: help, and what is wrong with a flag, are there at once.
+"""
 
 import argparse
 import json
 import math
 from pathlib import Path
 
-import torch
-
 from minigpt.edge.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16")
+POOLINGS = ("last", "first", "mean", "max")  # those of classifier.py, without importing torch
 TEXT_COLUMN = (
     "where the text is, several joined by a space; numbers from 1 where there is no header; "
     "default: by the usual names"
@@ -70,20 +72,3 @@ def refuse_run(weights: str | None, instead: str) -> None:
         raise InputError(
             f"--weights {weights} is a run, a classifier on other weights ({name}); {instead}"
         )
-
-
-def device_of(name: str) -> str:
-    """Return the device that `--device` means; raise InputError for one that is not available."""
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
-    if name == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if available[device])
-    if not available[name]:
-        raise InputError(f"--device {name}: this machine or this build of torch has none")
-    return name
-
-
-def dtype_of(name: str, device: str) -> str:
-    """Return what `--dtype` means on a device: auto is bfloat16 on GPUs that have it."""
-    if name == "auto":
-        return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    return name

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from minigpt.cli.flag_types import DEVICES, add_reading, device_of
+from minigpt.cli.devices import device_of
+from minigpt.cli.flag_types import DEVICES, add_reading
 from minigpt.cli.program import Parser, voices
-from minigpt.data import Example, Tokens, tokenize
+from minigpt.data import Tokens
 from minigpt.datasets import (
     LONGEST_LINE,
     Reading,
@@ -22,9 +22,8 @@ from minigpt.datasets import (
     text_of,
 )
 from minigpt.edge.errors import InputError
-from minigpt.fast import FrozenPart
-from minigpt.fit import read_all
-from minigpt.runs import Run, load_run
+from minigpt.fast import FrozenPart, keep_loaded
+from minigpt.runs import Run, load_run, read, unlabelled
 
 CHUNK = 64  # texts that are read together; from stdin, each is answered as it comes
 BY_COLUMN = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
@@ -140,23 +139,6 @@ def pass_over(error: InputError, where: str, bad: Skipped | None) -> None:
     bad.add(where)
 
 
-def read(run: Run, part: FrozenPart, examples: list[Example]) -> tuple[torch.Tensor, Tokens]:
-    """Return the logits, (N, K), and the texts as they were read."""
-    how = run.tokenizer, run.max_length, run.append_end, run.keep
-    tokens = tokenize(examples, run.labels, *how)
-    return read_all(part.logits, tokens, part.device), tokens
-
-
-def unlabelled(run: Run, texts: list[str]) -> list[Example]:
-    """Return texts as examples: any label will do."""
-    return [Example(text, run.labels[0]) for text in texts]
-
-
-def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (texts, K)
-    """Return the probability of each class."""
-    return read(run, part, unlabelled(run, texts))[0].softmax(1)
-
-
 def cut_at(run: Run, cut: int, texts: int) -> str:
     """Return how many texts were cut, in words."""
     return (
@@ -206,6 +188,7 @@ def predict(argv: list[str]) -> None:
     add("--skip-bad", action="store_true", help="go on past lines that are not text")
     add("--device", default="auto", choices=DEVICES, help="auto: a GPU if there is one")
     args = parser.parse_intermixed_args(argv)
+    keep_loaded()
     run = load_run(args.run, device_of(args.device))
     part, skipped, remarks = FrozenPart(run.model), Skipped(), Remarks(run)
     try:

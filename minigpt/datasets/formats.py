@@ -6,7 +6,7 @@ reads as much, but guesses without saying so, and would be larger than everythin
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from minigpt.data import Example
@@ -30,15 +30,20 @@ def read_examples(path: Path, reading: Reading = AS_FOUND, note: Note = nothing)
 
     Columns `pair`, `kind` and `split` are understood, others ignored. `note` is told of each guess.
     """
+    return examples_of(records(path, reading, note), str(path))
+
+
+def examples_of(rows: Iterable, name: str) -> list[Example]:
+    """Check all that `records` yields of what is called `name`. Raises InputError."""
     examples = []
-    for where, record, columns in records(path, reading, note):
+    for where, record, columns in rows:
         if isinstance(record, InputError):
             raise record
         examples.append(example_of(record, columns, where))
     if not examples:
-        raise InputError(f"{path} holds no examples")
+        raise InputError(f"{name} holds no examples")
     if fractions := fractions_among({e.label for e in examples}):
-        raise rating(str(path), fractions)
+        raise rating(name, fractions)
     return examples
 
 

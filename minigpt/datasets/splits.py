@@ -11,6 +11,7 @@ from minigpt.checkpoints import from_hub
 from minigpt.data import Example
 from minigpt.datasets.columns import AS_FOUND, Reading
 from minigpt.datasets.formats import ENDINGS, OBJECTS, Note, nothing, read_examples
+from minigpt.datasets.given import IN_MEMORY, Given, examples_given
 from minigpt.datasets.lines import NOT_TEXT
 from minigpt.datasets.tables import layout_of
 from minigpt.edge.errors import InputError, first_few
@@ -39,7 +40,7 @@ class Dataset:
 def load_dataset(
     name: str, seed: int, reading: Reading = AS_FOUND, note: Note = nothing
 ) -> Dataset:
-    """Load what --data names, `mirrored`, `sst2`, a file or a folder, in three splits.
+    """Load what --data names, `mirrored`, `sst2`, a file or a folder, or what is given, in splits.
 
     `note` is told in a line of each guess. Raises InputError for what cannot be learned from.
     """
@@ -80,8 +81,8 @@ def read_splits(
 ) -> dict[str, list[Example]]:
     """Return the examples of each split; dev may be missing or empty. Raises InputError.
 
-    A single file is split 80/10/10 by the seed, each label in the same shares, unless it has a
-    column `split`.
+    What is a single file, or in memory, is split 80/10/10 by the seed, each label in the same
+    shares, unless it has a column `split`.
     """
     path = Path(name)
     if name == "mirrored":
@@ -89,11 +90,16 @@ def read_splits(
     if name == "sst2":
         files = sst2_files().items()
         return {split: read_examples(file, reading, note) for split, file in files}
-    if path.is_dir():
+    if isinstance(name, Given):
+        examples = examples_given(name.data, reading, note)
+    elif path.is_dir():
         return read_folder(path, reading, note)
-    if not path.is_file():
+    elif path.is_file():
+        examples = read_examples(path, reading, note)
+    elif name == IN_MEMORY:  # a run is resumed that was started with texts in memory
+        raise InputError(f"the texts were {name}: go on in Python, minigpt.train(data, resume=RUN)")
+    else:
         raise InputError(f"--data {name}: no such file; say mirrored, sst2, a file or a folder")
-    examples = read_examples(path, reading, note)
     if any(e.split for e in examples):
         return split_of_column(examples, name)
     rest, test = split_off(examples, 0.1, seed)

@@ -63,14 +63,13 @@ def discard(path: Path) -> None:
 
 
 def append(path: Path, line: str) -> None:
-    """Add a line to a file, down to the disk, in one piece. Raises OSError."""
+    """Add a line to a file, in one piece; `flush` has it on the disk. Raises OSError."""
     with open(path, "ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         try:
             data = line.encode()
             if file.write(data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(file.fileno())
         except BaseException:
             file.truncate(before)  # half a line would spoil the next one, too
             raise

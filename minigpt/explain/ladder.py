@@ -11,7 +11,8 @@ import shlex
 import numpy as np
 import torch
 
-from minigpt.cli.train_flags import parse, settle
+from minigpt.cli.train_flags import parse
+from minigpt.cli.train_settings import settle
 from minigpt.data import Tokens
 from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_table, percent, range_of

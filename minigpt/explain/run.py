@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from minigpt.cli.flag_types import DEVICES, device_of, named
+from minigpt.cli.devices import device_of
+from minigpt.cli.flag_types import DEVICES, named
 from minigpt.cli.program import Parser
 from minigpt.cli.train_flags import WEIGHTS
 from minigpt.edge.errors import InputError

@@ -5,6 +5,7 @@
 to_folder.py          which runs can be exported, and as what
 for_transformers.py   a GPT2ForSequenceClassification, LoRA merged into its weights
 for_peft.py           a LoRA, a prompt or a prefix alone
+card.py               README.md, the model card: part of both
 tokenizer_files.py    what AutoTokenizer opens: part of both
 """
 

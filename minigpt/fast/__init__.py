@@ -7,7 +7,14 @@ on and in bfloat16; `Classifier` for `PartialClassifier`; plain layers for `pack
 from minigpt.fast.frozen import FrozenPart, precompute
 from minigpt.fast.packing import packed, packed_to_generate
 from minigpt.fast.partial import PartialClassifier, compile_blocks
-from minigpt.fast.process import in_processes, one_thread, processes_at_once, reuse_memory
+from minigpt.fast.process import (
+    in_processes,
+    keep_loaded,
+    one_thread,
+    own_process,
+    processes_at_once,
+    reuse_memory,
+)
 from minigpt.fast.store import stored
 
 __all__ = [
@@ -15,7 +22,9 @@ __all__ = [
     "PartialClassifier",
     "compile_blocks",
     "in_processes",
+    "keep_loaded",
     "one_thread",
+    "own_process",
     "packed",
     "packed_to_generate",
     "precompute",

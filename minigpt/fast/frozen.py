@@ -103,12 +103,14 @@ class FrozenPart:
             return run_blocks(self.trunk, self.trunk.embed(ids), 0, self.first)
         return pool_from(self.trunk, ids, lengths, self.pooling)
 
+    def pooled(self, ids, lengths):  # (B, T), (B,) -> (B, C)
+        """Return the pooled vectors of texts that are read once, without storing anything."""
+        x = self.read(ids, lengths) if self.first else ids
+        return x if self.pooling else self.model.pooled(x, lengths, self.first)
+
     def logits(self, ids, lengths):  # (B, T), (B,) -> (B, K)
-        """Return the logits of texts that are read once, without storing anything."""
-        if self.first == 0:
-            return self.model(ids, lengths)
-        x = self.read(ids, lengths)
-        return self.model.score(x) if self.pooling else self.model(x, lengths, self.first)
+        """Return the logits of such texts."""
+        return self.model.score(self.pooled(ids, lengths))
 
 
 def precompute(

@@ -4,10 +4,12 @@ with Journal(folder, ...) as journal:             # saves, resumes, shows and st
     t = tune(model, names, train, dev, settings, checkpoint, journal)
 save_run(folder, model, metrics)
 run = load_run(folder)                            # a Run: model, tokenizer, labels, recipe
+rate(run, FrozenPart(run.model), texts)           # the probabilities of its classes
 """
 
 from minigpt.runs.folder import Run, build, load_run, save_run
 from minigpt.runs.journal import Journal, open_journal, sha256_of
+from minigpt.runs.read import rate, read, unlabelled, vectors_of
 from minigpt.runs.report import (
     Clock,
     in_columns,
@@ -31,6 +33,8 @@ __all__ = [
     "load_run",
     "open_journal",
     "peak_memory",
+    "rate",
+    "read",
     "report",
     "results",
     "rows_of_test",
@@ -39,4 +43,6 @@ __all__ = [
     "sha256_of",
     "table",
     "tune",
+    "unlabelled",
+    "vectors_of",
 ]

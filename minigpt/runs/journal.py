@@ -48,7 +48,7 @@ class State:
 
 
 class Journal:
-    """Saves a run every so many seconds and at each evaluation, and stops it between two steps.
+    """Saves a run every so many seconds and at evaluations, and stops it between two steps.
 
     Without a folder, nothing is written, and signals are not waited for. The processes of a group
     each have one, and the first of them writes.
@@ -80,6 +80,11 @@ class Journal:
     @property
     def writes(self) -> bool:
         return self.folder is not None and self.group.rank == 0
+
+    @property
+    def at_evaluations(self) -> float:
+        """The seconds that must be between two states at evaluations: a head has many in one."""
+        return min(self.every, 1.0) if self.phase == "head" else 0.0
 
     def run(self, phase: str):
         """Return a function that trains to the end: checked, saved and shown, or resumed."""
@@ -129,12 +134,13 @@ class Journal:
     def saved(self, steps, t: Training, signals: Signals | None):
         """Yield each step, having saved it if it is time to; stop if a signal was received."""
         for _ in steps:
+            every = self.every
             if not t.losses:  # it was an evaluation
                 if t.step:
                     t.history[-1]["seconds"] = round(time.monotonic() - self.began, 3)
                 self.note(t.history[-1])
-                self.save(t)
-            self.pause(t, signals)
+                every, self.saved_step = self.at_evaluations, None
+            self.pause(t, signals, every)
             yield t
 
     def note(self, line: dict) -> None:
@@ -184,13 +190,13 @@ class Journal:
                 text += f"; once that is fixed, resume: {self.command()}"
             raise InputError(text) from None
 
-    def pause(self, t: Training, signals: Signals | None) -> None:
+    def pause(self, t: Training, signals: Signals | None, every: float) -> None:
         """Between two steps: save if it is time to, and stop if a signal was received.
 
         The processes of a group do this together, if one of them has a reason.
         """
         received = signals.received if signals else None
-        late = self.writes and time.monotonic() - self.saved_at >= self.every
+        late = self.writes and (self.step is None or time.monotonic() - self.saved_at >= every)
         reasons = torch.tensor([float(late), float(received is not None)])
         if self.group.size > 1:
             reasons = reasons.to(self.group.device)
@@ -205,6 +211,7 @@ class Journal:
         """Have save(folder) write the results; nothing is left to resume afterwards."""
         if self.writes:
             with self.writing():
+                files.flush(self.folder / HISTORY)
                 save(self.folder)
             self.step = None
 

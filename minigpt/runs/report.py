@@ -1,6 +1,7 @@
 """The results of a run: as metrics.json has them, as lines to print, and what they took."""
 
 import contextlib
+import itertools
 import re
 import time
 from pathlib import Path
@@ -204,6 +205,7 @@ def report(metrics: dict, folder: Path) -> str:
     return in_columns(rows)
 
 
+MOST_IN_MATRIX = 10  # classes: a larger confusion matrix is for metrics.json alone
 SKEWED = 0.6  # with a larger share of one class, accuracy says little
 
 
@@ -228,7 +230,25 @@ def rows_of_test(test: dict, labels: tuple[str, ...]) -> list[tuple[str, str]]:
     if "pairs" in test:
         pairs = test["pairs"]
         rows.append(("pairs in order", f"{pairs['in_order']:.1%} of {pairs['n']}; chance: 50 %"))
+    if len(labels) <= MOST_IN_MATRIX:
+        rows += rows_of_confusion(test["confusion"], labels)
     return rows
+
+
+def rows_of_confusion(counts: list[list[int]], labels: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the confusion matrix, (K, K): a row for each class, a column for each answer."""
+    labels = [one_line(label) for label in labels]
+    widest = max(len(str(cell)) for cell in [*labels, *itertools.chain(*counts)])
+    digits = len(str(max(map(max, counts))))
+    width = max(digits, min(widest, 64 // len(labels) - 2))  # in all, 80 characters if they can be
+    lines = [("answered", [cut(label, width) for label in labels])]
+    lines += [(cut(f"of {name}", 14), row) for name, row in zip(labels, counts, strict=True)]
+    return [(name, "  ".join(f"{cell:>{width}}" for cell in cells)) for name, cells in lines]
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text that is not longer than `width`."""
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def in_columns(rows: list[tuple[str, str]]) -> str:

@@ -403,9 +403,8 @@ def test_predict_reads_where_transformers_reads(pad, classifier, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps({"add_eos_token": True}))
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.GPT2ForSequenceClassification.from_pretrained(folder).eval()
-    from minigpt.cli.predict import rate
     from minigpt.fast.frozen import FrozenPart
-    from minigpt.runs.folder import load_run
+    from minigpt.runs import load_run, rate
 
     opened, words = load_run(str(folder)), ["good", "the bad", "a tin of"]
     found = rate(opened, FrozenPart(opened.model), words)

@@ -30,6 +30,7 @@ import train
 from minigpt.checkpoints import describe, open_tokenizer, read_head
 from minigpt.cli.predict import Skipped, lines_of
 from minigpt.cli.program import errors_for_people
+from minigpt.cli.train_flags import parse
 from minigpt.datasets import load_dataset, read_examples, records
 from minigpt.edge.errors import InputError, one_line
 from minigpt.fast import store as cache
@@ -229,11 +230,7 @@ def open_cache(folder: Path) -> None:
 
 
 def resume(folder: Path) -> None:
-    argv, sys.argv = sys.argv, ["train.py", "--resume", str(folder), "--quiet"]
-    try:
-        train.main()
-    finally:
-        sys.argv = argv
+    train.main(parse("", ["--resume", str(folder), "--quiet"]))
 
 
 def write_forms(folder: Path, rows: list[tuple[str, str]]) -> None:
@@ -312,17 +309,15 @@ def prepare(home: Path) -> dict:
     folder = home / "cache" / "states" / ("a" * 32)
     cache.store("a" * 32, (4, 3), "<f4", {"title": "x"}, [np.arange(12).reshape(4, 3)])
     flags = [f"--weights={checkpoint}", f"--data={home / 'tsv'}", "--quiet", "--epochs=1"]
-    sys.argv = ["train.py", *flags, "--lora=2", f"--out={home / 'run'}"]
-    train.main()
+    train.main(parse("", [*flags, "--lora=2", f"--out={home / 'run'}"]))
     real = train.runs.save_run
 
     def stop(*_):
         raise KeyboardInterrupt
 
     train.runs.save_run = stop  # all done but for the last files: what is quickest to resume
-    sys.argv = ["train.py", *flags, "--train-last=1", f"--out={home / 'state'}"]
     try:
-        train.main()
+        train.main(parse("", [*flags, "--train-last=1", f"--out={home / 'state'}"]))
     except KeyboardInterrupt:
         pass
     finally:

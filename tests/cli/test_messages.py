@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from minigpt import __version__
-from minigpt.cli.commands import COMMANDS
+from minigpt.cli.commands import COMMANDS, command
 from minigpt.cli.train_flags import parser_of
 
 
@@ -41,8 +41,9 @@ def test_what_is_like_nothing_is_not_asked_about(run):
 def test_every_command_has_a_line_and_both_programs_a_version(run):
     status, out, _ = run("--help")
     assert status == 0
-    for name, command in COMMANDS.items():
-        assert f"  {name:10} {command.__doc__.splitlines()[0]}\n" in out
+    for name, does in COMMANDS.items():
+        assert command(name).__doc__.splitlines()[0] == does
+        assert f"  {name:10} {does}\n" in out
     for argv in (["--version"], ["train", "--version"]):
         assert run(*argv)[:2] == (0, f"minigpt {__version__}\n")
 

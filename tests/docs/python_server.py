@@ -20,6 +20,7 @@ import torch
 
 import minigpt.__main__  # noqa: F401
 import train  # noqa: F401
+from minigpt.cli.commands import COMMANDS, command
 
 ROOT = Path(__file__).parents[2]
 SHIM = """#!{python} -SE
@@ -85,6 +86,8 @@ def serve(client: socket.socket) -> None:
 
 def main():
     address, shim = sys.argv[1:]
+    for name in COMMANDS:
+        command(name)
     torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # torch imports much more for it
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)

@@ -10,10 +10,9 @@ from conftest import MERGES, files_of, random_trunk
 from safetensors.torch import load_file, save_file
 
 from minigpt.checkpoints import describe, read_vocabulary
-from minigpt.cli.predict import rate
 from minigpt.export.for_peft import repository_of
 from minigpt.fast import FrozenPart
-from minigpt.runs import load_run
+from minigpt.runs import load_run, rate
 from minigpt.weights import save_trunk
 
 transformers = pytest.importorskip("transformers")

@@ -7,7 +7,6 @@ from conftest import LORA, oracle_of, random_trunk, some_texts
 
 from minigpt.checkpoints import describe
 from minigpt.classifier import POOLINGS, Classifier
-from minigpt.cli.predict import rate
 from minigpt.edge.errors import InputError
 from minigpt.fast import FrozenPart, PartialClassifier, precompute
 from minigpt.fast.frozen import first_trainable
@@ -15,7 +14,7 @@ from minigpt.fit import Recipe, Training, read_all, train_to_end
 from minigpt.freeze import PRESETS, freeze, frozen_unchanged, names_to_train, train_mode, trainable
 from minigpt.model import Past
 from minigpt.peft import LoRALinear, merge, put_on
-from minigpt.runs import Run, load_run, save_run
+from minigpt.runs import Run, load_run, rate, save_run
 from minigpt.runs.report import count
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import load_trunk

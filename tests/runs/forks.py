@@ -14,6 +14,7 @@ import torch
 
 import train
 from minigpt.cli.program import errors_for_people
+from minigpt.cli.train_flags import parse
 
 
 def run(flags: list[str], env: dict, out: str) -> int:
@@ -23,10 +24,9 @@ def run(flags: list[str], env: dict, out: str) -> int:
     sink = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(sink, 1)
     os.dup2(sink, 2)
-    sys.argv = ["train.py", *flags]
     try:
         with errors_for_people():
-            train.main()
+            train.main(parse(train.__doc__, flags))
     except SystemExit as exit:
         return exit.code or 0
     finally:

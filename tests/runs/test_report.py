@@ -5,7 +5,7 @@ from conftest import random_trunk
 from minigpt.classifier import Classifier
 from minigpt.freeze import freeze, names_to_train
 from minigpt.peft import put_on
-from minigpt.runs.report import count, policy_name, table
+from minigpt.runs.report import count, policy_name, rows_of_confusion, rows_of_test, table
 
 
 def cells(text: str) -> dict[str, list[str]]:
@@ -53,3 +53,28 @@ def test_a_policy_is_named_as_its_flags():
     assert name(lora=8, lora_on="c_attn") == "lora 8"
     assert name(lora=8, lora_on="c_*", in_last=2) == "lora 8 on c_* in-last 2"
     assert name(warm_head=3, prefix=4) == "warm-head 3, prefix 4"
+
+
+def test_the_confusion_matrix_is_aligned_whatever_the_labels():
+    rows = rows_of_confusion([[171, 51], [8, 184]], ("negative", "positive"))
+    assert rows == [
+        ("answered", "negative  positive"),
+        ("of negative", "     171        51"),
+        ("of positive", "       8       184"),
+    ]
+    labels = tuple(f"a label that is long, {i}\n" for i in range(10))
+    for counts in (1, 123_456):
+        rows = rows_of_confusion([[counts] * 10] * 10, labels)
+        assert len({len(cells) for _, cells in rows}) == 1 and len(rows) == 11
+        assert all(len(name) < 16 for name, _ in rows) and "\n" not in str(rows[0][1])
+        assert len(rows[0][1]) <= 64 or counts > 9999
+        for _, cells in rows[1:]:
+            assert cells.split() == [str(counts)] * 10
+
+
+def test_a_matrix_of_many_classes_is_not_printed():
+    for classes in (10, 11):
+        confusion = [[2 * (i == k) for i in range(classes)] for k in range(classes)]
+        test = {"interval": (0.9, 1.0), "accuracy": 1.0, "commonest": 0.1, "confusion": confusion}
+        names = [name for name, _ in rows_of_test(test, tuple(map(str, range(classes))))]
+        assert ("answered" in names) == (classes == 10)

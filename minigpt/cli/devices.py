@@ -1,0 +1,22 @@
+"""What --device and --dtype mean on this machine."""
+
+import torch
+
+from minigpt.edge.errors import InputError
+
+
+def device_of(name: str) -> str:
+    """Return the device that `--device` means; raise InputError for one that is not available."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if available[device])
+    if not available[name]:
+        raise InputError(f"--device {name}: this machine or this build of torch has none")
+    return name
+
+
+def dtype_of(name: str, device: str) -> str:
+    """Return what `--dtype` means on a device: auto is bfloat16 on GPUs that have it."""
+    if name == "auto":
+        return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return name

@@ -1,0 +1,10 @@
+"""What stands beside the package in a checkout: train.py and weights/."""
+
+from pathlib import Path
+
+
+def checkout() -> Path:
+    """Return the folder they are in: an installed package has them in a folder of its own."""
+    package = Path(__file__).parents[1]
+    installed = package / "checkout"
+    return installed if installed.is_dir() else package.parent
