@@ -9,6 +9,7 @@ the results have it, too.
 import numpy as np
 import torch
 
+from minigpt.data import pairs_of
 from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_of, percent
 from minigpt.explain.hidden_states import every_layer
@@ -47,6 +48,7 @@ def measure(study: Study) -> dict:
                 "at ends": accuracy_and_confidence(study, x @ at_ends.T),
             }
         )
+        logits = [x @ probes[-1].T, x @ at_ends.T]  # at the end: those of the last share
     return {
         "question": QUESTION,
         "headline": "Each word in the colour of the prediction if the text ended there",
@@ -55,7 +57,9 @@ def measure(study: Study) -> dict:
         "table": table_by_share(shares),
         "labels": study.labels,
         "shares": shares,
-        "sentences": word_by_word(study, probes),
+        "sentences": word_by_word(study, probes, at_ends, clearest_pair(study, logits)),
+        "probes": [probe.tolist() for probe in probes],  # for the page, to read other texts
+        "head": at_ends.tolist(),
     }
 
 
@@ -100,6 +104,15 @@ def accuracy_and_confidence(study: Study, logits) -> dict:  # (N, 2)
     confidence = logits.softmax(1).amax(1).mean().item()
     accuracy = accuracy_of(logits, study.examples("test"), study.labels, study.seed)
     return accuracy | {"sure": confidence}
+
+
+def clearest_pair(study: Study, logits: list[torch.Tensor]) -> list[int]:  # (N, 2) each
+    """Return the pair of test, by index, of which all are right, and surest; or nothing."""
+    right = [x.softmax(1)[range(len(x)), study.classes["test"]] for x in logits]
+    sure = torch.stack(right).amin(0)  # (N,): the least probability of the true class
+    pairs = pairs_of(study.examples("test"))
+    best = max(pairs, key=lambda pair: sure[pair].min(), default=[])
+    return best if best and sure[best].min() > 0.5 else []
 
 
 def finding(half: dict, whole: dict) -> str:

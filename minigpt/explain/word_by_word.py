@@ -37,17 +37,23 @@ OUR_OWN = (  # (negative, positive): pairs in which the prediction should change
 )
 
 
-def word_by_word(study: Study, probes: list[torch.Tensor]) -> list[dict]:
-    """Read some texts with a probe (K, C) for each layer: the user's, our own, and some of test."""
-    texts = [Example(text, "") for text in study.extra_texts]
+def word_by_word(
+    study: Study, probes: list[torch.Tensor], head: torch.Tensor, first: list[int]
+) -> list[dict]:
+    """Read some texts with a probe (K, C) for each layer, and a head (K, C) for the whole of each.
+
+    They are the user's; the texts `first` of test; some of test, by kind; and our own.
+    """
+    test = study.examples("test")
+    texts = [Example(text, "") for text in study.extra_texts] + [test[i] for i in first]
+    texts += [e for e in some_of_each_kind(test, TEXTS) if all(e is not test[i] for i in first)]
     if study.dataset.name in FILM_REVIEWS:
         for i, pair in enumerate(OUR_OWN):
             for text, label in zip(pair, study.labels, strict=True):
                 texts.append(Example(text, label, pair=f"own {i}", kind="our own"))
-    texts += some_of_each_kind(study.examples("test"), TEXTS)
     trunk, weights = recording(study.trunk)
     bar = tqdm(texts, desc="reading", disable=study.quiet or None, leave=False)
-    return [read_text(study, trunk, weights, probes, example) for example in bar]
+    return [read_text(study, trunk, weights, probes, head, example) for example in bar]
 
 
 def some_of_each_kind(examples: list[Example], most: int) -> list[Example]:
@@ -74,7 +80,7 @@ def recording(trunk: GPT2) -> tuple[GPT2, list]:
     def recorded(q, k, v, dropout=0.0):  # (1, H, T, D) x 3 -> (1, H, T, D)
         identity = torch.eye(k.size(-2), device=k.device)  # with it as values, the result is
         shares = attention(q, k, identity)  # the weights themselves: (1, H, T, T)
-        weights.append(shares[0].mean(0).cpu())  # (T, T): the mean over heads
+        weights.append(shares[0].cpu())  # (H, T, T)
         return shares @ v
 
     for block in trunk.h:
@@ -83,15 +89,23 @@ def recording(trunk: GPT2) -> tuple[GPT2, list]:
 
 
 @torch.no_grad()
-def read_text(study: Study, trunk: GPT2, weights: list, probes: list, example: Example) -> dict:
-    """Return what results.json has of one text; three digits of a number are enough to look at."""
+def read_text(
+    study: Study, trunk: GPT2, weights: list, probes: list, head: torch.Tensor, example: Example
+) -> dict:
+    """Return what results.json has of one text; three digits of a number are enough to look at.
+
+    `attention` is the mean over heads; `resting` counts those that rest on the first token: they
+    give it more than half of their weight.
+    """
     room = min(LONG, study.trunk.config.n_positions)
     labelled = dataclasses.replace(example, label=study.labels[0])  # the user's have no label
     texts = tokenize([labelled], study.labels, study.tokenizer, room)
     (ids,) = texts.ids
     weights.clear()
     layers = every_layer(trunk, torch.from_numpy(ids)[None].to(study.device))
-    logits = [x[0].cpu() @ probe.T for probe, x in zip(probes, layers, strict=True)]  # (T, 2) each
+    hidden = [x[0].cpu() for x in layers]  # (T, C) each
+    logits = [x @ probe.T for probe, x in zip(probes, hidden, strict=True)]  # (T, 2) each
+    means = [w.mean(0) for w in weights]  # (T, T) each
     return {
         "text": example.text[: LONGEST * room],
         "label": example.label or None,
@@ -100,7 +114,9 @@ def read_text(study: Study, trunk: GPT2, weights: list, probes: list, example: E
         "truncated": texts.truncated > 0,
         "tokens": spell(study.tokenizer, ids),
         "positive": [rounded(row.softmax(1)[:, 1]) for row in logits],
-        "attention": [[rounded(row[: t + 1]) for t, row in enumerate(w)] for w in weights],
+        "whole": round((head @ hidden[-1][-1]).softmax(0)[1].item(), 3),
+        "attention": [[rounded(row[: t + 1]) for t, row in enumerate(w)] for w in means],
+        "resting": [(w[:, :, 0] > 0.5).sum(0).tolist() for w in weights],
     }
 
 
