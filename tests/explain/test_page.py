@@ -9,12 +9,9 @@ import html.parser
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -64,6 +61,7 @@ def made_up_sentence(seed: int, pair: str, label: str | None, tokens: list[str])
         "pair": pair,
         "kind": "contrast" if pair else "",
     }
+    about |= {"whole": 0.8, "resting": [[t % 3 for t in range(len(tokens))]] * BLOCKS}
     return about | {"tokens": tokens, "positive": positive, "attention": attention}
 
 
@@ -148,7 +146,7 @@ def test_the_page_asks_for_nothing_from_outside_and_lets_no_other_script_run():
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy.startswith("default-src 'none';")
     assert f"script-src 'sha256-{digest}';" in policy
-    assert json.loads(data) == {"labels": ["bad", "good"], "sentences": SENTENCES}
+    assert json.loads(data) == {"labels": ["bad", "good"], "heads": 4, "sentences": SENTENCES}
 
 
 def test_whatever_is_in_a_text_comes_out_as_text():
@@ -193,30 +191,6 @@ def in_windows(count: int):
     """Run a test in that many of the windows."""
     names = [f"{width}-{scheme}" for (width, _), scheme in WINDOWS]
     return pytest.mark.parametrize("browser", WINDOWS[:count], ids=names[:count], indirect=True)
-
-
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update"
-)
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    """Give a browser, or skip the test, saying what is missing."""
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    if missing := [name for name, path in programs.items() if not path]:
-        pytest.skip(f"{' and '.join(missing)} not found; Debian: chromium, chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"]
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(programs["chromedriver"]))
-    driver.get("about:blank")  # so that no test sees what Chromium's first tab loads
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +246,7 @@ def shows(browser, i: int, t: int, layer: int, block: int) -> None:
     assert [c.text for c in column] == [percent(row[t]) for row in reversed(about["positive"])]
 
     for p, chip in zip(about["positive"][layer], chips, strict=True):
-        assert chip.get_attribute("aria-label").replace("\u00a0", " ").endswith(prediction(p))
+        assert f": {prediction(p)}" in chip.get_attribute("aria-label").replace("\u00a0", " ")
         assert ("pro" if p >= 0.5 else "con") in chip.get_attribute("class").split()
     styles = "return [...arguments[0]].map((w) => +w.style.getPropertyValue(arguments[1]))"
     lean = [abs(2 * p - 1) for p in about["positive"][layer]]
@@ -393,8 +367,8 @@ def test_the_dials_choose_layer_and_block(browser):
     layer.send_keys(Keys.RIGHT, Keys.RIGHT)
     block.send_keys(Keys.LEFT, Keys.LEFT)
     shows(browser, 0, 4, 2, 0)
-    assert text_of(browser, "#layer-is") == "after block 1"
-    assert text_of(browser, "#block-is") == "attention in block 0"
+    assert text_of(browser, "#layer-is") == "after block 2"
+    assert text_of(browser, "#block-is") == "attention in block 1"
 
 
 @in_windows(2)
