@@ -41,7 +41,7 @@ function read(box, text) {
     tokens: tokenizer.spell(ids),
     positive: hidden.map((xs, layer) => xs.map((x) => probability(trunk.probes[layer], x))),
     whole: probability(trunk.head, hidden.at(-1).at(-1)),
-    attention: looks,
+    attention: looks.map((rows) => rows.map((row) => Array.from(row))),
     resting,
   };
 }
