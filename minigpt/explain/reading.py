@@ -14,7 +14,7 @@ from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_of, percent
 from minigpt.explain.hidden_states import every_layer
 from minigpt.explain.study import Study, fit_probe
-from minigpt.explain.word_by_word import word_by_word
+from minigpt.explain.word_by_word import OWN_KIND, word_by_word
 from minigpt.head import Vectors
 
 # N texts, B of them in a batch, P positions in each, C channels, L blocks, K classes
@@ -156,13 +156,15 @@ def draw(result: dict):
 
     figure, axes = figures.canvas(1.0)
     figure.set_layout_engine("none")
-    font, words, names, y = figures.font(11), [], [], 44
+    font, words, names, sources, y = figures.font(11), [], [], [], 58
     for texts in texts_to_draw(result["sentences"]):
+        sources.append((y - 20, source(texts[0])))
         for text in texts:
             names.append((y, text["label"] or ""))
             placed, y = place_words(figure, font, text, y)
             words += placed
-        y += 14
+        y += 24
+    y -= 10
     names.append((y + 6, "predicted:"))
     negative, positive = result["labels"]
     for i, (name, p) in enumerate(((negative, 0), ("undecided", 0.5), (positive, 1))):
@@ -174,6 +176,8 @@ def draw(result: dict):
     axes.set_axis_off()
     ink = figures.INK
     axes.text(4, 18, result["headline"], color=ink, fontsize=13, fontweight="bold", va="center")
+    for y, name in sources:
+        axes.text(LEFT, y, name[:60], color=ink, fontsize=9, style="italic", va="center")
     for y, name in names:
         axes.text(58, y, name[:12], color=ink, fontsize=9, ha="right", va="center")
     for x, y, width, word, p in words:
@@ -183,6 +187,15 @@ def draw(result: dict):
         centre = {"ha": "center", "va": "center_baseline", "parse_math": False}
         axes.text(x + width / 2, y, word, color=ink, fontproperties=font, **centre)
     return figure
+
+
+def source(text: dict) -> str:
+    """Return where a text is from, in words."""
+    if text["label"] is None:
+        return "a text of yours"
+    if text["kind"] == OWN_KIND:
+        return "our own, not of the data set"
+    return f"{text['kind']}, of the test texts" if text["kind"] else "of the test texts"
 
 
 def texts_to_draw(sentences: list[dict]) -> list[list[dict]]:

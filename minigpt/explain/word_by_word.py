@@ -21,6 +21,7 @@ from minigpt.tokenizer import LONGEST
 TEXTS = 24  # of the test split: whole pairs, so that there may be one more
 LONG = 128  # tokens of a text that are shown: attention has a number for each two of them
 FILM_REVIEWS = ("mirrored", "sst2")  # the data that OUR_OWN are like
+OWN_KIND = "our own"  # no text of a data set
 OUR_OWN = (  # (negative, positive): pairs in which the prediction should change, or should not
     (
         "The trailer looked wonderful, but the film itself is a bore.",
@@ -50,7 +51,7 @@ def word_by_word(
     if study.dataset.name in FILM_REVIEWS:
         for i, pair in enumerate(OUR_OWN):
             for text, label in zip(pair, study.labels, strict=True):
-                texts.append(Example(text, label, pair=f"own {i}", kind="our own"))
+                texts.append(Example(text, label, pair=f"own {i}", kind=OWN_KIND))
     trunk, weights = recording(study.trunk)
     bar = tqdm(texts, desc="reading", disable=study.quiet or None, leave=False)
     return [read_text(study, trunk, weights, probes, head, example) for example in bar]

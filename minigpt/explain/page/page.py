@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from string import Template
 
-from minigpt.explain.figures import BLUE, GRID, INK
+from minigpt.explain.figures import BLUE, GRID, INK, PHONE
 
 # Experiments whose headlines are the answer
 SHORT = ("pooling", "controls", "knock-out", "words", "ladder", "arrival")
@@ -143,7 +143,7 @@ def section(number: int, name: str, result: dict, figure: str | None) -> str:
     else:
         parts.append(f'<p class="finding">{escaped(result["finding"])}</p>')
         if figure:
-            parts.append(f'<figure tabindex="0">\n{svg_in_html(figure, name)}\n</figure>')
+            parts.append(figure_in_html(figure, name))
         parts.append(table_in_html(result["table"], name))
     return "\n".join(parts) + "\n</section>\n\n"
 
@@ -167,6 +167,14 @@ def table_in_html(numbers: dict, name: str) -> str:
 
 def cell(value) -> str:
     return "–" if value is None else escaped(value)
+
+
+def figure_in_html(svg: str, name: str) -> str:
+    """Return a figure; a wide one is scrolled on a phone, whose window it would not fit."""
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # in points
+    wide = ' class="wide" tabindex="0"' if width > 72 * PHONE else ""
+    label = escaped(f"The figure of {name}")
+    return f'<figure{wide} aria-label="{label}">\n{svg_in_html(svg, name)}\n</figure>'
 
 
 def svg_in_html(svg: str, name: str) -> str:
