@@ -2,10 +2,14 @@
 
     python docs/make.py [--only-text]
 
-Writes results.json, figures/ and why-the-last-token.md. With --only-text, the page is made of the
-results that are there. A section about an experiment that was skipped is left out.
+Writes results.json, figures/, why-the-last-token.md and index.html, the page that `explain` makes,
+with a picture of it where Chromium and selenium are installed. With --only-text, only
+why-the-last-token.md is written, of the results that are there. A section about an experiment that
+was skipped is left out.
 """
 
+import html
+import importlib.util
 import json
 import re
 import shutil
@@ -19,6 +23,8 @@ from minigpt.cli.program import errors_for_people
 from minigpt.explain.run import explain
 
 DOCS = Path(__file__).parent
+COMMAND = "python docs/make.py"
+TYPED = ("A warm and clever film, if you ask me.", "A dull and clever film, if you ask me.")
 
 
 class Figures(string.Formatter):
@@ -40,14 +46,56 @@ def fill(template: str, results: dict) -> str:
     return Figures().vformat("".join(sections), (), vars(values))
 
 
+def page_for_docs(page: str, command: str) -> str:
+    """Return the page that `explain` wrote as one that lies in docs/, made by `make docs`."""
+    page = page.replace(html.escape(command), COMMAND)
+    name = "docs/why-the-last-token.md"
+    return page.replace(f"<code>{name}</code>", f'<a href="{Path(name).name}">{name}</a>')
+
+
+def take_picture(page: Path, path: Path) -> None:
+    """Save what the page shows of two texts that are typed, if there is a browser to show it."""
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if not (all(programs) and importlib.util.find_spec("selenium")):
+        print("no picture of the page: that needs selenium, chromium and chromedriver")
+        return
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=860,1600"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options, webdriver.ChromeService(programs[1])) as browser:
+        browser.get(page.resolve().as_uri())
+        room = browser.find_element(By.ID, "room")
+        browser.execute_script("arguments[0].style.padding = '1.5rem'", room)
+        for i, text in enumerate(TYPED):
+            box = browser.find_element(By.ID, f"box-{i}")
+            box.clear()
+            box.send_keys(text)
+        for name, shown in (("parting", "Up to “A”"), ("next-token", "%")):  # the last to come
+            WebDriverWait(browser, 60).until(
+                lambda _, name=name, shown=shown: shown in browser.find_element(By.ID, name).text
+            )
+        browser.execute_script("document.activeElement.blur()")
+        room.screenshot(str(path))
+
+
 def main():
     """Run explain, keep its results and figures, and fill the page."""
     if sys.argv[1:] != ["--only-text"]:
         with tempfile.TemporaryDirectory() as folder:
             explain(["--weights", "tiny", "--data", "mirrored", "--out", folder])
             results = json.loads(Path(folder, "results.json").read_text())
-            results["about"]["command"] = "python docs/make.py"
-            results["experiments"]["reading"].pop("sentences")  # long, and nothing the page quotes
+            page = Path(folder, "index.html").read_text(encoding="utf-8")
+            page = page_for_docs(page, results["about"]["command"])
+            (DOCS / "index.html").write_text(page, encoding="utf-8", newline="\n")
+            take_picture(DOCS / "index.html", DOCS / "figures" / "page.png")
+            results["about"]["command"] = COMMAND
+            for name in ("sentences", "probes", "head"):  # long, and nothing that is quoted
+                results["experiments"]["reading"].pop(name)
             for one in results["experiments"]["arrival"].get("sets", {}).values():
                 one.pop("points")  # they are in weights/tiny/arrival.json
             text = json.dumps(results, indent=1) + "\n"

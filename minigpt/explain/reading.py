@@ -181,7 +181,7 @@ def draw(result: dict):
     for y, name in names:
         axes.text(58, y, name[:12], color=ink, fontsize=9, ha="right", va="center")
     for x, y, width, word, p in words:
-        colour, alpha = figures.BLUE if p >= 0.5 else figures.ORANGE, 0.07 + 0.55 * abs(2 * p - 1)
+        colour, alpha = figures.BLUE if p >= 0.5 else figures.ORANGE, 0.07 + 0.43 * abs(2 * p - 1)
         box = Rectangle((x, y - 9), width, 18, linewidth=0, facecolor=colour, alpha=alpha)
         axes.add_patch(box)
         centre = {"ha": "center", "va": "center_baseline", "parse_math": False}

@@ -225,7 +225,7 @@ function bar(name, share, from, to) {
   inner.style.setProperty("--from", `${100 * from}%`);
   inner.style.setProperty("--long", `${100 * (to - from)}%`);
   const track = element("span", { class: "bar", "aria-hidden": "true" }, inner);
-  return element("li", {}, element("span", { title: name }, name), track, element("span", {}, percent(share)));
+  return element("li", {}, element("span", {}, name), track, element("span", {}, percent(share)));
 }
 
 function stop() {
