@@ -8,6 +8,7 @@ why-the-last-token.md is written, of the results that are there. A section about
 was skipped is left out.
 """
 
+import base64
 import html
 import importlib.util
 import json
@@ -24,6 +25,12 @@ from minigpt.explain.run import explain
 
 DOCS = Path(__file__).parent
 COMMAND = "python docs/make.py"
+FROM_BOXES_TO_NUMBERS = """
+  document.activeElement.blur();
+  const place = (part) => document.querySelector(part).getBoundingClientRect();
+  const [{ top, left, width }, { bottom }] = ["#boxes", ".told"].map(place);
+  const y = top + scrollY - 16;
+  return { x: left - 16, y, width: width + 32, height: bottom + scrollY + 16 - y, scale: 2 };"""
 TYPED = ("A warm and clever film, if you ask me.", "A dull and clever film, if you ask me.")
 
 
@@ -65,12 +72,10 @@ def take_picture(page: Path, path: Path) -> None:
 
     options = webdriver.ChromeOptions()
     options.binary_location = programs[0]
-    for flag in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=860,1600"):
+    for flag in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=800,900"):
         options.add_argument(flag)
     with webdriver.Chrome(options, webdriver.ChromeService(programs[1])) as browser:
         browser.get(page.resolve().as_uri())
-        room = browser.find_element(By.ID, "room")
-        browser.execute_script("arguments[0].style.padding = '1.5rem'", room)
         for i, text in enumerate(TYPED):
             box = browser.find_element(By.ID, f"box-{i}")
             box.clear()
@@ -79,8 +84,11 @@ def take_picture(page: Path, path: Path) -> None:
             WebDriverWait(browser, 60).until(
                 lambda _, name=name, shown=shown: shown in browser.find_element(By.ID, name).text
             )
-        browser.execute_script("document.activeElement.blur()")
-        room.screenshot(str(path))
+        clip = browser.execute_script(FROM_BOXES_TO_NUMBERS)
+        picture = browser.execute_cdp_cmd(
+            "Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True}
+        )
+        path.write_bytes(base64.b64decode(picture["data"]))
 
 
 def main():

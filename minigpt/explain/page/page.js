@@ -214,7 +214,7 @@ function tell({ tokens, positive, attention, resting, next }, here) {
   );
   const rest = here > 0 && resting[now.block][here];
   at("resting").textContent = !rest ? "" : `The mean of ${heads} heads. ${rest} of them ` +
-    `${rest > 1 ? "rest" : "rests"} on the first token, as heads do that have nothing to fetch.`;
+    `${rest > 1 ? "rest" : "rests"} on the first token, as heads often do that find nothing to fetch.`;
   const likely = next?.[here] ?? [];
   at("next-token").replaceChildren(...likely.map(([token, p]) => bar(visible(token), p, 0, p)));
 }
