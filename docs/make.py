@@ -31,7 +31,7 @@ FROM_BOXES_TO_NUMBERS = """
   const [{ top, left, width }, { bottom }] = ["#boxes", ".told"].map(place);
   const y = top + scrollY - 16;
   return { x: left - 16, y, width: width + 32, height: bottom + scrollY + 16 - y, scale: 2 };"""
-TYPED = ("A warm and clever film, if you ask me.", "A dull and clever film, if you ask me.")
+TYPED = [f"The acting is {word}, and so is the music." for word in ("superb", "awful")]
 
 
 class Figures(string.Formatter):
@@ -80,7 +80,7 @@ def take_picture(page: Path, path: Path) -> None:
             box = browser.find_element(By.ID, f"box-{i}")
             box.clear()
             box.send_keys(text)
-        for name, shown in (("parting", "Up to “A”"), ("next-token", "%")):  # the last to come
+        for name, shown in (("parting", "Up to “is”"), ("next-token", "%")):  # the last to come
             WebDriverWait(browser, 60).until(
                 lambda _, name=name, shown=shown: shown in browser.find_element(By.ID, name).text
             )
