@@ -2,13 +2,18 @@
 
     python docs/make.py [--only-text | --tour]
 
-Writes results.json, figures/ and why-the-last-token.md. With --only-text, the page is made of the
-results that are there. A section about an experiment that was skipped is left out.
+Writes results.json, figures/, why-the-last-token.md and index.html, the page that `explain` makes,
+with a picture of it where Chromium and selenium are installed. With --only-text, only
+why-the-last-token.md is written, of the results that are there. A section about an experiment that
+was skipped is left out.
 
 --tour does something else: it runs tour.ipynb where it stands, and writes tour.md, which is the
 same to read. The notebook is edited by hand; its outputs and tour.md are not.
 """
 
+import base64
+import html
+import importlib.util
 import json
 import os
 import re
@@ -24,6 +29,14 @@ from minigpt.cli.program import errors_for_people
 from minigpt.explain.run import explain
 
 DOCS = Path(__file__).parent
+COMMAND = "python docs/make.py"
+FROM_BOXES_TO_NUMBERS = """
+  document.activeElement.blur();
+  const place = (part) => document.querySelector(part).getBoundingClientRect();
+  const [{ top, left, width }, { bottom }] = ["#boxes", ".told"].map(place);
+  const y = top + scrollY - 16;
+  return { x: left - 16, y, width: width + 32, height: bottom + scrollY + 16 - y, scale: 2 };"""
+TYPED = [f"The acting is {word}, and so is the music." for word in ("superb", "awful")]
 
 
 class Figures(string.Formatter):
@@ -90,6 +103,44 @@ def make_tour():
     (DOCS / "tour.md").write_text(markdown_of(notebook), encoding="utf-8")
 
 
+def page_for_docs(page: str, command: str) -> str:
+    """Return the page that `explain` wrote as one that lies in docs/, made by `make docs`."""
+    page = page.replace(html.escape(command), COMMAND)
+    name = "docs/why-the-last-token.md"
+    return page.replace(f"<code>{name}</code>", f'<a href="{Path(name).name}">{name}</a>')
+
+
+def take_picture(page: Path, path: Path) -> None:
+    """Save what the page shows of two texts that are typed, if there is a browser to show it."""
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if not (all(programs) and importlib.util.find_spec("selenium")):
+        print("no picture of the page: that needs selenium, chromium and chromedriver")
+        return
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=800,900"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options, webdriver.ChromeService(programs[1])) as browser:
+        browser.get(page.resolve().as_uri())
+        for i, text in enumerate(TYPED):
+            box = browser.find_element(By.ID, f"box-{i}")
+            box.clear()
+            box.send_keys(text)
+        for name, shown in (("parting", "Up to “is”"), ("next-token", "%")):  # the last to come
+            WebDriverWait(browser, 60).until(
+                lambda _, name=name, shown=shown: shown in browser.find_element(By.ID, name).text
+            )
+        clip = browser.execute_script(FROM_BOXES_TO_NUMBERS)
+        picture = browser.execute_cdp_cmd(
+            "Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True}
+        )
+        path.write_bytes(base64.b64decode(picture["data"]))
+
+
 def main():
     """Run explain, keep its results and figures, and fill the page; or make the tour."""
     if sys.argv[1:] == ["--tour"]:
@@ -99,8 +150,13 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             explain(["--weights", "tiny", "--data", "mirrored", "--out", folder])
             results = json.loads(Path(folder, "results.json").read_text())
-            results["about"]["command"] = "python docs/make.py"
-            results["experiments"]["reading"].pop("sentences")  # long, and nothing the page quotes
+            page = Path(folder, "index.html").read_text(encoding="utf-8")
+            page = page_for_docs(page, results["about"]["command"])
+            (DOCS / "index.html").write_text(page, encoding="utf-8", newline="\n")
+            take_picture(DOCS / "index.html", DOCS / "figures" / "page.png")
+            results["about"]["command"] = COMMAND
+            for name in ("sentences", "probes", "head"):  # long, and nothing that is quoted
+                results["experiments"]["reading"].pop(name)
             for one in results["experiments"]["arrival"].get("sets", {}).values():
                 one.pop("points")  # they are in weights/tiny/arrival.json
             text = json.dumps(results, indent=1) + "\n"

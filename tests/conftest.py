@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -34,6 +35,10 @@ LORA = {
     "lora_alpha": 12.0,
     "lora_dropout": 0.0,
 }  # flags
+CHROMIUM = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update"
+)
 SMALL = GPT2Config(vocab_size=256 + len(MERGES) + 1, n_positions=64, n_embd=24, n_layer=3, n_head=2)
 
 
@@ -170,3 +175,24 @@ def texts(tmp_path) -> Path:
 
 def files_of(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """Give a browser, or skip the test, saying what is missing."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if missing := [name for name, path in programs.items() if not path]:
+        pytest.skip(f"{' and '.join(missing)} not found; Debian: chromium, chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs["chromium"]
+    for flag in CHROMIUM.split():
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(programs["chromedriver"]))
+    driver.get("about:blank")  # so that no test sees what Chromium's first tab loads
+    yield driver
+    driver.quit()

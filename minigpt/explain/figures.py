@@ -16,7 +16,8 @@ INK, GRID = "#24292f", "#d0d7de"  # of text and axes; of lines behind the data: 
 # Okabe & Ito 2008: a palette for colour-blind readers, too
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SEQUENCE = ("#eef4f9", "#9ecae8", BLUE, "#08306b")  # of a heat map, from the lowest number
-ON_LIGHT, ON_DARK = "#111111", "#ffffff"  # text on a heat map, which no theme of a page changes
+ON_LIGHT, ON_DARK = "#000000", "#ffffff"  # text on a heat map, which no theme of a page changes
+PHONE = 6.4  # inches: as wide as a figure can be whose words a phone shows in a size to read
 LAYERS = "layer (0: embeddings; n: after block n)"
 DASHES = (0, (4, 3))
 STYLE = {
@@ -60,12 +61,12 @@ def in_style():
         yield
 
 
-def canvas(height: float, rows: int = 1, columns: int = 1, **options):
-    """Return a figure 8 inches wide, 800 pixels in a README, and its axes."""
+def canvas(height: float, rows: int = 1, columns: int = 1, width: float = 8, **options):
+    """Return a figure, as a rule 8 inches wide, 800 pixels in a README, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)  # needs no window
     return figure, figure.subplots(rows, columns, **options)
 
@@ -82,7 +83,8 @@ def font(size: float):
 
 def title(figure, result: dict) -> None:
     """Write the headline of an experiment above its figure."""
-    text = "\n".join(textwrap.wrap(result["headline"], 68))
+    headline = result["headline"].replace(" %", "\u00a0%")
+    text = "\n".join(textwrap.wrap(headline, round(8.5 * figure.get_figwidth())))
     figure.suptitle(text, x=0.01, ha="left", weight="bold", size=13)
 
 
@@ -94,12 +96,13 @@ def percent_axis(axis) -> None:
     axis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
 
 
-def accuracy_dots(result: dict, rows: list[dict], height: float = 0.5):
+def accuracy_dots(result: dict, rows: list[dict], height: float = 0.6):
     """Draw a line for each row: its accuracy, and its pairs in order, with their intervals.
 
-    A row that is a mean has a range instead: its line is dotted, and its name says so.
+    Each row has its name above it, so that a phone shows all of it at once. A row that is a mean
+    has a range instead of an interval: its line is dotted, and its name says so.
     """
-    figure, axes = canvas(1.4 + height * len(rows))
+    figure, axes = canvas(1.5 + height * len(rows), width=PHONE)
     series = [("accuracy", "interval", BLUE, "o", "accuracy")]
     if any("pairs" in row for row in rows):
         series.append(("pairs", "pairs_interval", ORANGE, "D", "pairs in order"))
@@ -115,18 +118,19 @@ def accuracy_dots(result: dict, rows: list[dict], height: float = 0.5):
         for share, height in zip(x, y, strict=True):
             axes.annotate(
                 f"{100 * share:.1f}", (1.01, height), xycoords=("axes fraction", "data"),
-                color=colour, va="center", fontsize=10, annotation_clip=False,
+                color=INK, va="center", fontsize=10, annotation_clip=False,
             )  # fmt: skip
-    axes.axvline(result["chance"], color=INK, ls=DASHES, lw=1)
-    above = {"ha": "center", "va": "bottom", "fontsize": 9.5, "annotation_clip": False}
-    axes.annotate("chance", (result["chance"], -0.62), **above)
-    names = [f"{r['title']}\n({r['range_of']})" if "range_of" in r else r["title"] for r in rows]
-    axes.set_yticks(range(len(rows)), names)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
+    above = {"va": "bottom", "annotation_clip": False}
+    names = [f"{r['title']} ({r['range_of']})" if "range_of" in r else r["title"] for r in rows]
+    for i, name in enumerate(names):
+        axes.vlines(result["chance"], i - 0.25, i + 0.3, INK, ls=DASHES, lw=1)
+        axes.annotate(name, (0, i - 0.28), xycoords=("axes fraction", "data"), **above)
+    axes.annotate("chance", (result["chance"], -0.7), ha="center", fontsize=9.5, **above)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(rows) - 0.6, -0.7)
     percent_axis(axes.xaxis)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, handletextpad=0.2)
+    figure.legend(loc="outside lower center", ncols=2, handletextpad=0.2)
     title(figure, result)
     return figure
 
@@ -139,16 +143,22 @@ def heatmap(axes, values: list, columns: list, low: float, high: float) -> None:
     axes.pcolormesh(values, cmap=colours, vmin=low, vmax=high, edgecolors="face", linewidth=0.2)
     for layer, row in enumerate(values):
         for i, value in enumerate(row):
-            dark = (value - low) / (high - low) > 0.45
             axes.text(
                 i + 0.5, layer + 0.5, str(round(100 * value)), ha="center", va="center_baseline",
-                fontsize=8.5, color=ON_DARK if dark else ON_LIGHT,
+                fontsize=8.5, color=ink_on(colours((value - low) / (high - low))[:3]),
             )  # fmt: skip
     axes.set_xticks([i + 0.5 for i in range(len(columns))], map(str, columns), fontsize=9.5)
     axes.set_yticks([i + 0.5 for i in range(len(values))], range(len(values)))
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
+
+
+def ink_on(colour: tuple) -> str:  # of red, green and blue, from 0 to 1
+    """Return black or white, whichever has more contrast: at least 4.58, as WCAG 2 defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    luminance = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return ON_LIGHT if luminance > 0.179 else ON_DARK
 
 
 def line(axes, x: list, rows: list[dict], colour: str, mark: str, label: str, interval="interval"):

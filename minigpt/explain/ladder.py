@@ -182,16 +182,19 @@ def draw(result: dict):
 def draw_rungs(axes, rungs: list[dict]) -> None:
     """Draw each rung: accuracy over trainable parameters."""
     axes.set_xscale("log")
-    x = 0.0
+    last = place = 0.0  # of a point; and of its name, which moves aside where points are close
     for row in rungs:
-        x = max(row["learning"], 1.3 * x)  # side by side where the number is the same
+        again = row["learning"] == last  # a second point there is hollow, and its name says so
+        last = row["learning"]
+        place = max(last, 1.3 * place)
         colour = figures.RED if row["flags"] == "--freeze-trunk" else figures.BLUE
         low, high = row["interval"]
-        axes.vlines(x, low, high, colour, lw=2)
-        axes.plot(x, row["accuracy"], "o", color=colour, ms=8)
+        axes.vlines(last, low, high, colour, lw=2, ls=":" if again else "-")
+        mark, fill = ("D", "none") if again else ("o", colour)
+        axes.plot(last, row["accuracy"], mark, color=colour, mfc=fill, ms=8, mew=1.5)
         axes.annotate(
-            row["title"], (x, low), (0, -6), textcoords="offset points", rotation=90,
-            ha="center", va="top", fontsize=10,
+            f"◇ {row['title']}" if again else row["title"], (place, low), (0, -6),
+            textcoords="offset points", rotation=90, ha="center", va="top", fontsize=10,
         )  # fmt: skip
     axes.set_xlabel("trainable parameters")
     axes.margins(x=0.08, y=0.06)

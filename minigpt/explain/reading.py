@@ -9,11 +9,12 @@ the results have it, too.
 import numpy as np
 import torch
 
+from minigpt.data import pairs_of
 from minigpt.explain import figures
 from minigpt.explain.accuracy import accuracy_of, percent
 from minigpt.explain.hidden_states import every_layer
 from minigpt.explain.study import Study
-from minigpt.explain.word_by_word import word_by_word
+from minigpt.explain.word_by_word import OWN_KIND, word_by_word
 from minigpt.head import Vectors
 
 # N texts, B of them in a batch, P positions in each, C channels, L blocks, K classes
@@ -47,6 +48,7 @@ def measure(study: Study) -> dict:
                 "at ends": accuracy_and_confidence(study, x @ at_ends.T),
             }
         )
+        logits = [x @ probes[-1].T, x @ at_ends.T]  # at the end: those of the last share
     return {
         "question": QUESTION,
         "headline": "Each word in the colour of the prediction if the text ended there",
@@ -55,7 +57,9 @@ def measure(study: Study) -> dict:
         "table": table_by_share(shares),
         "labels": study.labels,
         "shares": shares,
-        "sentences": word_by_word(study, probes),
+        "sentences": word_by_word(study, probes, at_ends, clearest_pair(study, logits)),
+        "probes": [probe.tolist() for probe in probes],  # for the page, to read other texts
+        "head": at_ends.tolist(),
     }
 
 
@@ -101,6 +105,15 @@ def accuracy_and_confidence(study: Study, logits) -> dict:  # (N, 2)
     return accuracy | {"sure": confidence}
 
 
+def clearest_pair(study: Study, logits: list[torch.Tensor]) -> list[int]:  # (N, 2) each
+    """Return the pair of test, by index, of which all are right, and surest; or nothing."""
+    right = [x.softmax(1)[range(len(x)), study.classes["test"]] for x in logits]
+    sure = torch.stack(right).amin(0)  # (N,): the least probability of the true class
+    pairs = pairs_of(study.examples("test"))
+    best = max(pairs, key=lambda pair: sure[pair].min(), default=[])
+    return best if best and sure[best].min() > 0.5 else []
+
+
 def finding(half: dict, whole: dict) -> str:
     """Return what reading half of a text, and all of it, shows, in words."""
     anywhere, at_ends = (
@@ -142,13 +155,15 @@ def draw(result: dict):
 
     figure, axes = figures.canvas(1.0)
     figure.set_layout_engine("none")
-    font, words, names, y = figures.font(11), [], [], 44
+    font, words, names, sources, y = figures.font(11), [], [], [], 58
     for texts in texts_to_draw(result["sentences"]):
+        sources.append((y - 20, source(texts[0])))
         for text in texts:
             names.append((y, text["label"] or ""))
             placed, y = place_words(figure, font, text, y)
             words += placed
-        y += 14
+        y += 24
+    y -= 10
     names.append((y + 6, "predicted:"))
     negative, positive = result["labels"]
     for i, (name, p) in enumerate(((negative, 0), ("undecided", 0.5), (positive, 1))):
@@ -160,15 +175,26 @@ def draw(result: dict):
     axes.set_axis_off()
     ink = figures.INK
     axes.text(4, 18, result["headline"], color=ink, fontsize=13, fontweight="bold", va="center")
+    for y, name in sources:
+        axes.text(LEFT, y, name[:60], color=ink, fontsize=9, style="italic", va="center")
     for y, name in names:
         axes.text(58, y, name[:12], color=ink, fontsize=9, ha="right", va="center")
     for x, y, width, word, p in words:
-        colour, alpha = figures.BLUE if p >= 0.5 else figures.ORANGE, 0.07 + 0.55 * abs(2 * p - 1)
+        colour, alpha = figures.BLUE if p >= 0.5 else figures.ORANGE, 0.07 + 0.43 * abs(2 * p - 1)
         box = Rectangle((x, y - 9), width, 18, linewidth=0, facecolor=colour, alpha=alpha)
         axes.add_patch(box)
         centre = {"ha": "center", "va": "center_baseline", "parse_math": False}
         axes.text(x + width / 2, y, word, color=ink, fontproperties=font, **centre)
     return figure
+
+
+def source(text: dict) -> str:
+    """Return where a text is from, in words."""
+    if text["label"] is None:
+        return "a text of yours"
+    if text["kind"] == OWN_KIND:
+        return "our own, not of the data set"
+    return f"{text['kind']}, of the test texts" if text["kind"] else "of the test texts"
 
 
 def texts_to_draw(sentences: list[dict]) -> list[list[dict]]:

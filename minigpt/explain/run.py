@@ -31,6 +31,7 @@ from minigpt.explain import (
     where,
     words,
 )
+from minigpt.explain.in_browser import for_page
 from minigpt.explain.page import write_page
 from minigpt.explain.study import Study, open_study
 from minigpt.fast import reuse_memory
@@ -93,7 +94,8 @@ def explain(argv: list[str]) -> None:
     print()
     results = {name: run(name, study) for name in names}
     about["seconds"] = round(time.monotonic() - began, 1)
-    page = write_results(Path(args.out), {"about": about, "experiments": results})
+    trunk = for_page(study)
+    page = write_results(Path(args.out), {"about": about, "experiments": results}, trunk)
     print(f"\n{about['seconds']} s; open {page}")
 
 
@@ -137,8 +139,11 @@ def describe(study: Study, argv: list[str]) -> dict:
     }
 
 
-def write_results(folder: Path, results: dict) -> Path:
-    """Write results.json, the figures and the page, each whole or not at all; return the page."""
+def write_results(folder: Path, results: dict, trunk: dict | str) -> Path:
+    """Write results.json, the figures and the page, each whole or not at all; return the page.
+
+    The page contains the trunk, or says why not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
@@ -151,7 +156,7 @@ def write_results(folder: Path, results: dict) -> Path:
                     figure = EXPERIMENTS[name].draw(result)
                 figures.save(figure, new / name)
                 drawn[name] = figures.svg(figure)
-        write_page(results, drawn, new / "index.html")
+        write_page(results, drawn, new / "index.html", trunk)
         # results.json first: by it, check_output_folder recognizes the folder
         for file in sorted(new.iterdir(), key=lambda file: file.name != "results.json"):
             os.replace(file, folder / file.name)

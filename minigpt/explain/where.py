@@ -9,7 +9,7 @@ from minigpt.explain.hidden_states import FROM_END, FROM_START
 from minigpt.explain.study import Study
 
 QUESTION = "At which layer, and at which position, can the rating be read?"
-IN_TABLE = (-1, -2, -4, -8, -16, 7, 3, 1, 0)  # positions: the figure has all
+IN_TABLE = (0, 1, 3, 7, -16, -8, -4, -2, -1)  # positions, in the order of the figure, which has all
 
 
 def measure(study: Study) -> dict:
@@ -43,7 +43,7 @@ def measure(study: Study) -> dict:
         "chance": study.chance,
         "table": {
             "columns": ["layer", *map(str, shown)],
-            "rows": [[str(n), *(percent(accuracy[n, p]) for p in shown)] for n in layers],
+            "rows": [[str(n), *(percent(accuracy[n, p]) for p in shown)] for n in layers[::-1]],
         },
         "ends": ends,
         "starts": starts,

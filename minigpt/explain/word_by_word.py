@@ -20,6 +20,7 @@ from minigpt.tokenizer import LONGEST
 TEXTS = 24  # of the test split: whole pairs, so that there may be one more
 LONG = 128  # tokens of a text that are shown: attention has a number for each two of them
 FILM_REVIEWS = ("mirrored", "sst2")  # the data that OUR_OWN are like
+OWN_KIND = "our own"  # no text of a data set
 OUR_OWN = (  # (negative, positive): pairs in which the prediction should change, or should not
     (
         "The trailer looked wonderful, but the film itself is a bore.",
@@ -36,18 +37,24 @@ OUR_OWN = (  # (negative, positive): pairs in which the prediction should change
 )
 
 
-def word_by_word(study: Study, probes: torch.Tensor) -> list[dict]:
-    """Read texts with a probe for each layer (L + 1, K, C): the user's, our own, some of test."""
-    texts = [Example(text, "") for text in study.extra_texts]
+def word_by_word(
+    study: Study, probes: torch.Tensor, head: torch.Tensor, first: list[int]
+) -> list[dict]:
+    """Read some texts with a probe for each layer (L + 1, K, C), and a head (K, C) for the whole.
+
+    They are the user's; the texts `first` of test; some of test, by kind; and our own.
+    """
+    test = study.examples("test")
+    texts = [Example(text, "") for text in study.extra_texts] + [test[i] for i in first]
+    texts += [e for e in some_of_each_kind(test, TEXTS) if all(e is not test[i] for i in first)]
     if study.dataset.name in FILM_REVIEWS:
         for i, pair in enumerate(OUR_OWN):
             for text, label in zip(pair, study.labels, strict=True):
-                texts.append(Example(text, label, pair=f"own {i}", kind="our own"))
-    texts += some_of_each_kind(study.examples("test"), TEXTS)
+                texts.append(Example(text, label, pair=f"own {i}", kind=OWN_KIND))
     trunk, weights = recording(study.trunk)
 
     def read(example: Example) -> dict:
-        return read_text(study, trunk, weights, probes, example)
+        return read_text(study, trunk, weights, probes, head, example)
 
     return list(study.each(read, texts, "reading"))
 
@@ -76,7 +83,7 @@ def recording(trunk: GPT2) -> tuple[GPT2, list]:
     def recorded(q, k, v, dropout=0.0):  # (1, H, T, D) x 3 -> (1, H, T, D)
         identity = torch.eye(k.size(-2), device=k.device)  # with it as values, the result is
         shares = attention(q, k, identity)  # the weights themselves: (1, H, T, T)
-        weights.append(shares[0].mean(0).cpu())  # (T, T): the mean over heads
+        weights.append(shares[0].cpu())  # (H, T, T)
         return shares @ v
 
     for block in trunk.h:
@@ -85,15 +92,23 @@ def recording(trunk: GPT2) -> tuple[GPT2, list]:
 
 
 @torch.no_grad()
-def read_text(study: Study, trunk: GPT2, weights: list, probes: list, example: Example) -> dict:
-    """Return what results.json has of one text; three digits of a number are enough to look at."""
+def read_text(
+    study: Study, trunk: GPT2, weights: list, probes: list, head: torch.Tensor, example: Example
+) -> dict:
+    """Return what results.json has of one text; three digits of a number are enough to look at.
+
+    `attention` is the mean over heads; `resting` counts those that rest on the first token: they
+    give it more than half of their weight.
+    """
     room = min(LONG, study.trunk.config.n_positions)
     labelled = dataclasses.replace(example, label=study.labels[0])  # the user's have no label
     texts = tokenize([labelled], study.labels, study.tokenizer, room)
     (ids,) = texts.ids
     weights.clear()
     layers = every_layer(trunk, torch.from_numpy(ids)[None].to(study.device))
-    logits = [x[0].cpu() @ probe.T for probe, x in zip(probes, layers, strict=True)]  # (T, 2) each
+    hidden = [x[0].cpu() for x in layers]  # (T, C) each
+    logits = [x @ probe.T for probe, x in zip(probes, hidden, strict=True)]  # (T, 2) each
+    means = [w.mean(0) for w in weights]  # (T, T) each
     return {
         "text": example.text[: LONGEST * room],
         "label": example.label or None,
@@ -102,7 +117,9 @@ def read_text(study: Study, trunk: GPT2, weights: list, probes: list, example: E
         "truncated": texts.truncated > 0,
         "tokens": spell(study.tokenizer, ids),
         "positive": [rounded(row.softmax(1)[:, 1]) for row in logits],
-        "attention": [[rounded(row[: t + 1]) for t, row in enumerate(w)] for w in weights],
+        "whole": round((head @ hidden[-1][-1]).softmax(0)[1].item(), 3),
+        "attention": [[rounded(row[: t + 1]) for t, row in enumerate(w)] for w in means],
+        "resting": [(w[:, :, 0] > 0.5).sum(0).tolist() for w in weights],
     }
 
 

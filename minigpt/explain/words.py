@@ -131,4 +131,4 @@ def draw(result: dict):
     templates = result["templates"]
     names = [f"{name} (chosen)" if name == result["chosen"] else name for name in templates]
     rows = [{"title": name, **row} for name, row in zip(names, templates.values(), strict=True)]
-    return figures.accuracy_dots(result, rows, height=0.45)
+    return figures.accuracy_dots(result, rows)

@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from minigpt.data import Example
 from minigpt.datasets import load_dataset
 from minigpt.explain import figures, reading, word_by_word
 from minigpt.explain.accuracy import percent
-from minigpt.explain.reading import SHARES, parts_at, random_positions, vectors_at
+from minigpt.explain.reading import SHARES, clearest_pair, parts_at, random_positions, vectors_at
 from minigpt.explain.study import open_study
 from minigpt.explain.word_by_word import LONG, read_text, recording, some_of_each_kind, spell
 
@@ -38,7 +39,7 @@ def test_the_attention_that_is_recorded_is_that_of_transformers(study, checkpoin
     expected = theirs(ids, output_attentions=True)
     torch.testing.assert_close(hidden, expected.last_hidden_state, atol=1e-4, rtol=1e-4)
     for ours, block in zip(weights, expected.attentions, strict=True):
-        torch.testing.assert_close(ours, block[0].mean(0), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(ours, block[0], atol=1e-5, rtol=1e-4)  # (H, T, T)
     plain = study.trunk.h[0].attn.attention  # the trunk itself is as it was
     assert plain.__module__ == "minigpt.model"
 
@@ -50,10 +51,10 @@ def test_the_prediction_at_a_token_is_that_of_the_text_cut_there(study):
     probes = study.probes(parts, "probes")
     trunk, weights = recording(study.trunk)
     example = max(study.examples("test"), key=lambda e: len(e.text))
-    whole = read_text(study, trunk, weights, probes, example)
+    whole = read_text(study, trunk, weights, probes, probes[-1], example)
     for t in range(1, len(whole["tokens"])):
         text = "".join(whole["tokens"][:t])
-        cut = read_text(study, trunk, weights, probes, Example(text, example.label))
+        cut = read_text(study, trunk, weights, probes, probes[-1], Example(text, example.label))
         if cut["tokens"] == whole["tokens"][:t]:
             for ours, all_of_it in zip(cut["positive"], whole["positive"], strict=True):
                 assert ours == pytest.approx(all_of_it[:t], abs=0.0011)  # both are rounded
@@ -160,3 +161,21 @@ def test_the_figure_is_drawn_whatever_is_in_the_texts(study, result):
     texts = [e.text for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("}text")]
     assert {"C", "good", "◌", *study.labels} <= {*texts}
     assert svg == drawn()
+
+
+def test_the_pair_that_comes_first_is_the_surest_of_those_that_are_right():
+    examples = [Example("", "", pair=str(i // 2)) for i in range(6)]
+    classes = torch.tensor([0, 1, 1, 0, 0, 1])
+    study = SimpleNamespace(classes={"test": classes}, examples=lambda split: examples)
+    probe = torch.tensor([[3.0, 0], [0, 0.5], [0, 2], [2, 0], [9, 0], [9, 0]])
+    assert clearest_pair(study, [probe, 2 * probe]) == [2, 3]
+    assert clearest_pair(study, [probe, -probe]) == []  # by one of the two, none is right
+    study.examples = lambda split: [Example("", "")] * 6
+    assert clearest_pair(study, [probe, probe]) == []
+
+
+def test_the_figure_says_which_texts_are_of_the_data_set(result):
+    texts = {"label": "good", "kind": "plain"}
+    assert reading.source(texts) == "plain, of the test texts"
+    assert reading.source(texts | {"kind": word_by_word.OWN_KIND}).endswith("not of the data set")
+    assert reading.source(result["sentences"][0]) == "a text of yours"

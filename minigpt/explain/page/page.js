@@ -1,10 +1,12 @@
 "use strict";
 // Texts word by word, in the colour of the prediction if the text ended there.
 //
-// The data: {labels: [negative, positive], sentences: [{text, label, pair, kind, truncated, tokens,
-// positive[layer][token], attention[block][token][earlier token or itself]}]}; see word_by_word.py.
+// The data: {labels: [negative, positive], heads in a block, sentences: [{text, label, pair, kind,
+// truncated, tokens, positive[layer][token], whole, attention[block][token][earlier token or
+// itself], resting[block][token]}]}; see word_by_word.py. A text that is typed gets the same from
+// the worker, which also finds next[token]: the likeliest tokens after it.
 
-const { labels, sentences } = JSON.parse(document.getElementById("data").textContent);
+const { labels, heads, sentences } = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
@@ -50,23 +52,64 @@ const wordAt = ([i, t]) => at(`word-${i}-${t}`);
 const length = (i) => sentences[i].tokens.length;
 
 function showChoice(choice) {
+  const shown = choices[(choice + choices.length) % choices.length];
+  boxes.forEach((box, k) => { box.value = sentences[shown[k]]?.text ?? ""; });
+  typed = false;
+  showStrips(choice, 0);
+}
+
+// Show the texts of a choice, with the end of one of them pinned.
+function showStrips(choice, k) {
   now.choice = (choice + choices.length) % choices.length;
   at("sentence").value = now.choice;
   const shown = choices[now.choice];
-  const first = sentences[shown[0]];
+  const [first, second] = shown.map((i) => sentences[i]);
   at("layer").max = first.positive.length - 1;
   at("block").max = first.attention.length - 1;
-  at("strips").replaceChildren(...shown.map(strip));
-  pin([shown[0], length(shown[0]) - 1]);
+  const common = second ? inBoth(first.tokens, second.tokens) : [null];
+  at("strips").replaceChildren(...shown.map((i, n) => strip(i, n, common[n])));
+  at("parting").textContent = second ? parting(first, second) : "";
+  pin([shown[k], length(shown[k]) - 1]);
 }
 
-function strip(i) {
-  const { tokens, label, kind, truncated } = sentences[i];
+// Which tokens of two texts belong to their longest common subsequence: two sets of places.
+function inBoth(a, b) {
+  const long = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1)); // of a[i:], b[j:]
+  for (let i = a.length - 1; i >= 0; i--) {
+    for (let j = b.length - 1; j >= 0; j--) {
+      long[i][j] = a[i] === b[j] ? long[i + 1][j + 1] + 1 : Math.max(long[i + 1][j], long[i][j + 1]);
+    }
+  }
+  const places = [new Set(), new Set()];
+  for (let i = 0, j = 0; i < a.length && j < b.length;) {
+    if (a[i] === b[j]) places[0].add(i++), places[1].add(j++);
+    else if (long[i + 1][j] >= long[i][j + 1]) i++;
+    else j++;
+  }
+  return places;
+}
+
+// Where two texts part, in words.
+function parting(first, second) {
+  const [a, b] = [first.tokens, second.tokens];
+  let same = 0;
+  while (same < a.length && a[same] === b[same]) same++;
+  if (same === a.length && same === b.length) return "The two texts are the same.";
+  const end = [first, second].map(({ positive }) => prediction(positive.at(-1).at(-1)));
+  const start = same === 0 ? "The two texts part at their first token" :
+    `Up to “${visible(a[same - 1])}” the two texts are the same, and so are their colours, in every ` +
+    "layer: no token sees what comes after it. There they part";
+  return `${start}; what only one of them has is dotted. At their ends: ${end[0]}, and ${end[1]}.`;
+}
+
+function strip(i, n, common) {
+  const { tokens, label, kind, truncated, text, whole } = sentences[i];
   const words = element("div", { class: "strip", role: "listbox", "aria-orientation": "horizontal" });
-  words.setAttribute("aria-label", "The words of the text");
+  words.setAttribute("aria-label", `The words of the ${common ? ["first ", "second "][n] : ""}text`);
   tokens.forEach((token, t) => {
     if (/^\s/.test(token) && t > 0) words.append(" "); // the space is outside the colour
     const word = element("span", { class: "word", role: "option", id: `word-${i}-${t}` });
+    word.classList.toggle("differs", common !== null && !common.has(t));
     word.append(visible(token));
     word.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && look([i, t]));
     word.addEventListener("click", () => pin([i, t], true));
@@ -78,7 +121,9 @@ function strip(i) {
   words.addEventListener("keydown", (event) => walk(event, i));
   const truth = [label === null ? "a text without a label" : `labelled ${label}`];
   if (kind) truth.push(kind);
-  if (truncated) truth.push(`its first ${tokens.length} tokens`);
+  if (text === "") truth.push("empty, and read as <|endoftext|>");
+  if (truncated) truth.push(`too long: its first ${tokens.length} tokens`);
+  truth.push(`the head of train.py says: ${prediction(whole)}`);
   return element("div", {}, element("p", { class: "truth" }, truth.join(" · ")), words);
 }
 
@@ -136,13 +181,15 @@ function paint() {
       word.style.setProperty("--look", (weights[t] || 0) / most);
       word.tabIndex = t === (i === pinned[0] ? pinned[1] : tokens.length - 1) ? 0 : -1;
       word.setAttribute("aria-selected", i === chosen && t === here);
-      word.setAttribute("aria-label", `${visible(token)}: ${prediction(p)}`);
+      const differs = word.classList.contains("differs") ? ", only in this text" : "";
+      word.setAttribute("aria-label", `${visible(token)}: ${prediction(p)}${differs}`);
     });
   }
   tell(sentences[chosen], here);
+  ask();
 }
 
-function tell({ tokens, positive, attention }, here) {
+function tell({ tokens, positive, attention, resting, next }, here) {
   at("told").replaceChildren(
     "If the text ended at ",
     element("strong", {}, visible(tokens[here])),
@@ -165,6 +212,11 @@ function tell({ tokens, positive, attention }, here) {
   at("attention").replaceChildren(
     ...looks.slice(0, 7).map(({ weight, name }) => bar(name, weight, 0, weight)),
   );
+  const rest = here > 0 && resting[now.block][here];
+  at("resting").textContent = !rest ? "" : `The mean of ${heads} heads. ${rest} of them ` +
+    `${rest > 1 ? "rest" : "rests"} on the first token, as heads often do that find nothing to fetch.`;
+  const likely = next?.[here] ?? [];
+  at("next-token").replaceChildren(...likely.map(([token, p]) => bar(visible(token), p, 0, p)));
 }
 
 // A line of a list: a name, a bar from one share of the width to another, and the number.
@@ -173,7 +225,7 @@ function bar(name, share, from, to) {
   inner.style.setProperty("--from", `${100 * from}%`);
   inner.style.setProperty("--long", `${100 * (to - from)}%`);
   const track = element("span", { class: "bar", "aria-hidden": "true" }, inner);
-  return element("li", {}, element("span", { title: name }, name), track, element("span", {}, percent(share)));
+  return element("li", {}, element("span", {}, name), track, element("span", {}, percent(share)));
 }
 
 function stop() {
@@ -194,12 +246,83 @@ function play() {
   }, 400);
 }
 
+// ---- texts that are typed: the worker reads them, with the trunk ----
+
+const boxes = [at("box-0"), at("box-1")];
+const own = [sentences.length, sentences.length + 1]; // where the readings of typed texts are
+const ownChoice = choices.length;
+const asked = [null, null]; // for each box, the text that the worker reads, or read last
+const readings = [null, null]; // and what it made of it
+let typed = false; // whether the boxes have a text of one's own
+let worker = null;
+let busy = true; // until the trunk is open; then while the worker has a question
+
+function openTrunk() {
+  const code = new Blob([at("worker").textContent], { type: "text/javascript" });
+  worker = new Worker(URL.createObjectURL(code));
+  worker.onmessage = ({ data }) => { busy = false; take(data); ask(); };
+  worker.onerror = () => { at("state").textContent = "This browser cannot run the model."; };
+  worker.postMessage(at("trunk").textContent);
+  at("trunk").remove(); // it is large
+}
+
+// Ask the worker one question at a time, about what the boxes have now: whatever was typed and
+// changed again in the meantime is never asked.
+function ask() {
+  if (!worker || busy) return;
+  const [i, t] = now.word;
+  const changed = boxes.findIndex((box, k) => box.value !== asked[k] && !(k === 1 && box.value === ""));
+  const shown = choices[now.choice].indexOf(i);
+  if (changed >= 0) {
+    asked[changed] = boxes[changed].value;
+    worker.postMessage({ box: changed, text: asked[changed] });
+  } else if (asked[shown] === boxes[shown].value && !sentences[i].next?.[t]) {
+    worker.postMessage({ box: shown, text: asked[shown], after: t });
+  } else return;
+  busy = true;
+}
+
+function take({ ready, box, text, reading, after, next }) {
+  if (ready) at("state").textContent = "";
+  if (ready || text !== boxes[box].value) return; // an answer that comes too late is dropped
+  if (reading) {
+    readings[box] = { text, label: null, kind: "", ...reading };
+    if (typed) showOwn(box);
+  } else {
+    const shown = sentences[choices[now.choice][box]];
+    (shown.next ??= [])[after] = next;
+    tell(sentences[now.word[0]], now.word[1]);
+  }
+}
+
+function showOwn(box) {
+  const two = boxes[1].value !== "";
+  if (!readings[0] || (two && !readings[1])) return; // the other comes
+  readings.forEach((reading, k) => { sentences[own[k]] = reading; });
+  if (!choices[ownChoice]) at("sentence").append(element("option", { value: ownChoice }, "your own"));
+  choices[ownChoice] = two ? own : own.slice(0, 1);
+  showStrips(ownChoice, two ? box : 0);
+}
+
+boxes.forEach((box, k) => box.addEventListener("input", () => {
+  stop();
+  typed = true;
+  if (k === 1 && box.value === "") showOwn(0);
+  ask();
+}));
+
+// ---- the start ----
+
 if (sentences.length) {
+  const groups = {};
   choices.forEach((texts, choice) => {
     const { kind, text } = sentences[texts[0]];
     const start = [...text].slice(0, 70).join("");
-    const name = `${kind ? `${kind}: ` : ""}${visible(start)}${start === text ? "" : "…"}`;
-    at("sentence").append(element("option", { value: choice }, name));
+    const option = element("option", { value: choice }, visible(start), start === text ? "" : "…");
+    if (choice > 0 && kind) { // the first stands by itself
+      if (!groups[kind]) at("sentence").append(groups[kind] = element("optgroup", { label: kind }));
+      groups[kind].append(option);
+    } else at("sentence").append(option);
   });
   at("negative").textContent = labels[0];
   at("positive").textContent = labels[1];
@@ -215,9 +338,10 @@ if (sentences.length) {
   showChoice(0);
   showLayer(now.layer);
   showBlock(now.block);
+  if (at("trunk")) openTrunk();
 }
 
-// Where a figure is wider than the window, show its right end: the last token.
-for (const name of ["where", "patching"]) {
-  for (const figure of document.querySelectorAll(`#${name} figure`)) figure.scrollLeft = figure.scrollWidth;
+// Where a figure or table is wider than the window, show its right end: the last token.
+for (const wide of document.querySelectorAll("#where figure, #where .scroll, #patching figure")) {
+  wide.scrollLeft = wide.scrollWidth;
 }

@@ -2,7 +2,8 @@
 
 Texts may contain anything, so all of them are escaped; and a Content-Security-Policy tells the
 browser what the page may do: load nothing from the network, and run no script but its own, which is
-identified by its hash. Knows nothing of models.
+identified by its hash, and the worker that this one makes. Knows nothing of models: a trunk is what
+page.js hands to the worker.
 """
 
 import base64
@@ -13,28 +14,38 @@ import re
 from pathlib import Path
 from string import Template
 
-from minigpt.explain.figures import BLUE, GRID, INK
+from minigpt.explain.figures import BLUE, GRID, INK, PHONE
 
 # Experiments whose headlines are the answer
 SHORT = ("pooling", "controls", "knock-out", "heads", "words", "ladder", "arrival")
 LONG = 12  # a table of more rows than this is folded
+TWINS = {  # what to know of a data set
+    "mirrored": "<p><strong>mirrored</strong> is short reviews in pairs. The two texts of a pair, "
+    "each the other’s <em>twin</em>, have opposite ratings and end with the same token: by itself, "
+    "their last token tells nothing of the rating.</p>"
+}
+NO_TRUNK = "it was made without the trunk"  # why a page has no box to type in
 
 
-def write_page(results: dict, figures: dict[str, str], path: Path) -> None:
-    """Write the page of the results; `figures` has an SVG file's text for each experiment drawn."""
-    path.write_text(page_of(results, figures), encoding="utf-8", newline="\n")
+def write_page(
+    results: dict, figures: dict[str, str], path: Path, trunk: dict | str = NO_TRUNK
+) -> None:
+    """Write the page of the results; `figures` has an SVG file's text for each experiment drawn.
+
+    `trunk` is what in_browser.py makes: the trunk, with which the page reads texts that are typed,
+    or why it cannot.
+    """
+    path.write_text(page_of(results, figures, trunk), encoding="utf-8", newline="\n")
 
 
-def page_of(results: dict, figures: dict[str, str]) -> str:
+def page_of(results: dict, figures: dict[str, str], trunk: dict | str = NO_TRUNK) -> str:
     """Return the page as HTML."""
-    template, style, script = (
-        Path(__file__).with_suffix(suffix).read_text(encoding="utf-8")
-        for suffix in (".html", ".css", ".js")
-    )
+    template, style, script = map(part, ("page.html", "page.css", "page.js"))
     about, experiments = results["about"], results["experiments"]
     weights, data = about["weights"], about["data"]
-    sentences = experiments.get("reading", {}).get("sentences", [])
-    reading = {"labels": data["labels"], "sentences": sentences}
+    read = experiments.get("reading", {})
+    sentences = read.get("sentences", [])
+    reading = {"labels": data["labels"], "heads": weights["heads"], "sentences": sentences}
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template(template).substitute(
         script_hash=f"sha256-{digest}",
@@ -44,7 +55,10 @@ def page_of(results: dict, figures: dict[str, str]) -> str:
         size=f"{weights['parameters']:,} parameters in {weights['layers']} blocks",
         data=escaped(data["name"]),
         short=short_answer(experiments),
+        twins=TWINS.get(data["name"], ""),
         room="" if sentences else "hidden",
+        boxes="" if isinstance(trunk, dict) else "hidden",
+        why_not=why_not(trunk),
         contents=contents(experiments, bool(sentences)),
         experiments="".join(
             section(i, name, result, figures.get(name))
@@ -52,6 +66,31 @@ def page_of(results: dict, figures: dict[str, str]) -> str:
         ),
         about=about_rows(about),
         reading=json_in_html(reading),
+        worker=worker(trunk, read) if sentences else "",
+    )
+
+
+def part(name: str) -> str:
+    """Return one of the files beside this one."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def why_not(trunk: dict | str) -> str:
+    """Return why there are no boxes to type in, if so."""
+    if isinstance(trunk, dict):
+        return ""
+    return f'<p class="note">There is no box to type a text of your own into: {escaped(trunk)}.</p>'
+
+
+def worker(trunk: dict | str, read: dict) -> str:
+    """Return what page.js makes the worker of: the trunk with its probes, and the worker's code."""
+    if isinstance(trunk, str):
+        return ""
+    numbers = json_in_html(trunk | {"probes": read["probes"], "head": read["head"]})
+    code = part("gpt2.js") + part("worker.js")
+    return (
+        f'<script type="application/json" id="trunk">{numbers}</script>\n'
+        f'<script type="text/plain" id="worker">{code}</script>\n'
     )
 
 
@@ -104,7 +143,7 @@ def section(number: int, name: str, result: dict, figure: str | None) -> str:
     else:
         parts.append(f'<p class="finding">{escaped(result["finding"])}</p>')
         if figure:
-            parts.append(f'<figure tabindex="0">\n{svg_in_html(figure, name)}\n</figure>')
+            parts.append(figure_in_html(figure, name))
         parts.append(table_in_html(result["table"], name))
     return "\n".join(parts) + "\n</section>\n\n"
 
@@ -128,6 +167,14 @@ def table_in_html(numbers: dict, name: str) -> str:
 
 def cell(value) -> str:
     return "–" if value is None else escaped(value)
+
+
+def figure_in_html(svg: str, name: str) -> str:
+    """Return a figure; a wide one is scrolled on a phone, whose window it would not fit."""
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # in points
+    wide = ' class="wide" tabindex="0"' if width > 72 * PHONE else ""
+    label = escaped(f"The figure of {name}")
+    return f'<figure{wide} aria-label="{label}">\n{svg_in_html(svg, name)}\n</figure>'
 
 
 def svg_in_html(svg: str, name: str) -> str:
