@@ -78,7 +78,7 @@ def save_run(folder: Path, model: Classifier, metrics: dict) -> None:
     run = {
         "weights": metrics["weights"],
         "labels": metrics["data"]["labels"],
-        "train_lengths": metrics["data"]["train_lengths"],
+        "train_lengths": metrics["data"].get("train_lengths"),
         "recipe": metrics["recipe"],
         "learned": sorted(learned),
     }

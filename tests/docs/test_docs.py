@@ -78,7 +78,7 @@ def test_percentages_of_ours_are_placeholders():
 def test_figures_are_there():
     shown = re.findall(r"!\[.+?\]\((.+?)\)", PAGE)
     drawn = {name for name, result in RESULTS["experiments"].items() if "skipped" not in result}
-    assert {f"figures/{name}.png" for name in drawn} == {*shown}
+    assert {f"figures/{name}.png" for name in drawn} | {"figures/last-vector.svg"} == {*shown}
     assert all((DOCS / path).is_file() for path in shown)
 
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 from conftest import ROOT
-from test_docs import maker
+from test_docs import load
 
 FILE = ROOT / "docs/tour.ipynb"
 NOTEBOOK = json.loads(FILE.read_text(encoding="utf-8"))
@@ -35,7 +35,7 @@ def test_it_runs_and_shows_what_its_text_says(monkeypatch):
     for package in ("nbclient", "ipykernel"):
         pytest.importorskip(package, reason=f"{package}, of the extra `test`, runs the notebook")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # no network
-    notebook = maker().run_notebook(FILE)  # raises what a cell raises
+    notebook = load("docs/make.py").run_notebook(FILE)  # raises what a cell raises
     shown = printed(cell for cell in notebook.cells if cell.cell_type == "code")
     committed = printed(CODE)
     assert shown.keys() == committed.keys()
@@ -75,7 +75,7 @@ def test_it_runs_and_shows_what_its_text_says(monkeypatch):
 
 def test_the_page_is_the_notebook():
     page = (ROOT / "docs/tour.md").read_text(encoding="utf-8")
-    assert page == maker().markdown_of(NOTEBOOK)
+    assert page == load("docs/make.py").markdown_of(NOTEBOOK)
 
 
 def test_the_notebook_is_small_and_has_nothing_of_one_run():
