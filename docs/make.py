@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read as torch loads: threads that wait sleep
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands do
 from minigpt.cli.program import errors_for_people
 from minigpt.explain.run import explain
 
