@@ -99,10 +99,10 @@ def fit(t: Training, train, dev, group=ALONE):
     `train` and `dev` are examples that serve batches, such as `Tokens`. An epoch that was left in
     the middle continues with its next step. Epoch 0 is the start.
 
-    What the last epoch leaves is kept. The rate has fallen to 0 by then, and no epoch is chosen by
-    dev: the lowest loss on dev often comes early, when the model is less sure of itself, of its
-    mistakes too, while later epochs are right more often; and on a small dev set the best of many
-    accuracies is mostly luck. docs/tuning.md has the three compared.
+    What the last epoch leaves is kept. The rate has fallen almost to 0 by then, and no epoch is
+    chosen by dev: the lowest loss on dev often comes early, when the model is less sure of itself,
+    of its mistakes too, while later epochs are right as often or more; and on a small dev set the
+    best of many accuracies is mostly luck. docs/tuning.md has the three compared.
     """
     if not t.history:
         assess(t, dev, group)
@@ -164,8 +164,8 @@ def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> 
 def assess(t: Training, dev, group=ALONE) -> None:
     """Evaluate on dev, before training or after an epoch, and add a line to the history.
 
-    Of several heads, the line has the one with the lowest loss. The loss on train is the mean of
-    the steps' losses: nothing in train is read again.
+    Of several heads, the line has the one with the lowest loss on dev, and the loss on train is
+    the mean of all. That is the mean of the steps' losses: nothing in train is read again.
     """
     line = {"epoch": len(t.history), "step": t.step}
     if t.losses:

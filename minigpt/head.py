@@ -99,7 +99,7 @@ class ConditionedHeads(nn.Module):
     def __init__(self, A: torch.Tensor, classes: int, heads: int):  # (C, C)
         super().__init__()
         self.register_buffer("A", A)
-        zeros = torch.zeros(classes, len(A))  # the loss is convex: any start has the same end
+        zeros = torch.zeros(classes, len(A))  # the loss is convex: the start hardly matters
         self.V = nn.ParameterList(zeros.clone() for _ in range(heads))
 
     def matrix(self, n: int):  # -> (K, C)

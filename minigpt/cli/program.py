@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from minigpt.edge.errors import InputError, Stopped, one_line
 
-# Read as torch loads, which comes later: threads that wait for each other soon sleep (docs/speed.md)
+# Read as torch loads, which comes later: threads that wait soon sleep (docs/speed.md)
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 MEMORY = ("out of memory", "allocate memory", "DefaultCPUAllocator")  # in torch's RuntimeErrors

@@ -129,8 +129,8 @@ def words_and_table(rungs: dict, best: str) -> dict:
     gain = top["against"]["words"] if best != "head" else "the head itself"
     behind = f": {fewest['against_best']['words']}" if fewest is not top else ""
     return {
-        "headline": f"A head on a frozen trunk: {percent(head['accuracy'], 0)}; training more "
-        f"adds at most {100 * (top['accuracy'] - head['accuracy']):.0f} points",
+        "headline": f"A head on a frozen trunk: {percent(head['accuracy'], 0)}; the best "
+        f"of {len(rungs)} has {100 * (top['accuracy'] - head['accuracy']):.0f} points more",
         "finding": f"The head alone has an accuracy of {percent(head['accuracy'])}. The highest is "
         f"{percent(top['accuracy'])} ({top['title']}), {gain}. The fewest trainable parameters "
         f"that are not distinguishable from it are {fewest['learning']:,} ({fewest['title']}, "

@@ -40,7 +40,7 @@ def test_the_readme_has_the_same_accuracies_for_the_same_things():
     )
     assert last["seeds"]["0"]["test"] == pytest.approx(ways["last"]["accuracy"])
     assert first["seeds"]["0"]["test"] == pytest.approx(ways["first"]["accuracy"])
-    assert f"the last has {rows['random']['accuracy']:.1%} (" in readme
+    assert f"the last token gives {rows['random']['accuracy']:.1%} (" in readme
     assert f"by itself gives {rows['length']['accuracy']:.1%})" in readme
     assert f"test accuracy {ways['last']['accuracy']:.1%} (" in readme
 
