@@ -26,7 +26,7 @@ from minigpt.model import fused_attention
 
 QUESTION = "Which heads bring the rating to the last token, and from where?"
 FEW = 2  # heads that the finding names
-GOALS = {"differing": "tokens that differ", "first": "first token", "itself": "itself"}
+TARGETS = {"differing": "tokens that differ", "first": "first token", "itself": "itself"}
 
 
 def heads_replaced(heads, theirs):  # theirs (B, H, D)
@@ -40,26 +40,26 @@ def heads_replaced(heads, theirs):  # theirs (B, H, D)
     return attention
 
 
-def goals_of(ids: np.ndarray, other: np.ndarray) -> np.ndarray:  # (T,), (S,) -> (3, T)
-    """Return which tokens of a text count as GOALS: no token as two of them.
+def targets_of(ids: np.ndarray, other: np.ndarray) -> np.ndarray:  # (T,), (S,) -> (3, T)
+    """Return which tokens of a text count as TARGETS: no token as two of them.
 
     A token differs if it is in no part that the two texts have in common, by longest first.
     """
-    goals = np.zeros((len(GOALS), len(ids)), bool)
+    targets = np.zeros((len(TARGETS), len(ids)), bool)
     matcher = SequenceMatcher(None, ids.tolist(), other.tolist(), autojunk=False)
-    goals[0] = True
+    targets[0] = True
     for start, _, size in matcher.get_matching_blocks():
-        goals[0, start : start + size] = False
-    goals[0, [0, -1]] = False
-    goals[1, 0], goals[2, -1] = len(ids) > 1, True
-    return goals
+        targets[0, start : start + size] = False
+    targets[0, [0, -1]] = False
+    targets[1, 0], targets[2, -1] = len(ids) > 1, True
+    return targets
 
 
 def exchanged(study: Study, texts: np.ndarray, others: np.ndarray, block: int):
-    """Return what replacing heads of a block, by index, by those of the other texts leads to.
+    """Return the last token's vectors with heads of a block, by index, replaced by the others'.
 
-    Returns the last token's vectors with each head replaced, then all of them, (N, H + 1, C); and
-    how the attention of each head of each block there is shared among GOALS, (N, L, H, 3).
+    With each head replaced, then all of them, (N, H + 1, C). Also returns how the attention of
+    each head of each block there is shared among TARGETS, (N, L, H, 3).
     """
     tokens, config = study.tokens["test"], study.trunk.config
     theirs = heads_of(study, tokens)[others, block].to(study.device)  # (N, H, D)
@@ -72,15 +72,17 @@ def exchanged(study: Study, texts: np.ndarray, others: np.ndarray, block: int):
                 parts.append(read_last_token(trunk, unchanged))
         weights = heads_at_last_token(trunk, unchanged)[1]  # (B, L, H, T)
         pairs = zip(texts[batch], others[batch], strict=True)
-        goals = np.stack([goals_of(tokens.ids[i], tokens.ids[j]) for i, j in pairs])  # (B, 3, T)
-        parts.append((weights @ torch.from_numpy(goals).to(weights).mT[:, None]).flatten(1))
+        targets = np.stack(
+            [targets_of(tokens.ids[i], tokens.ids[j]) for i, j in pairs]
+        )  # (B, 3, T)
+        parts.append((weights @ torch.from_numpy(targets).to(weights).mT[:, None]).flatten(1))
         return torch.cat(parts, 1)
 
     settings = {"block": block, "with": study.depends_on(part_of(tokens, others))}
     vectors = (len(each) + 1) * config.n_embd
-    shape = (vectors + config.n_layer * len(each) * len(GOALS),)
+    shape = (vectors + config.n_layer * len(each) * len(TARGETS),)
     array = reread(study, part_of(tokens, texts), "heads exchanged", settings, shape, read)
-    shares = array[:, vectors:].unflatten(1, (-1, len(each), len(GOALS)))
+    shares = array[:, vectors:].unflatten(1, (-1, len(each), len(TARGETS)))
     return array[:, :vectors].unflatten(1, (len(each) + 1, -1)), shares
 
 
@@ -95,14 +97,18 @@ def measure(study: Study) -> dict:
     *moved, together = moved_by(vectors).tolist()
     shares = shares.mean(0)  # (L, H, 3)
     heads = [
-        {"head": h, "moved": share, **dict(zip(GOALS, goals, strict=True))}
-        for h, (share, goals) in enumerate(zip(moved, shares[block - 1].tolist(), strict=True), 1)
+        {"head": h, "moved": share, **dict(zip(TARGETS, targets, strict=True))}
+        for h, (share, targets) in enumerate(zip(moved, shares[block - 1].tolist(), strict=True), 1)
     ]
     most = sorted(heads, key=lambda head: -head["moved"])[:FEW]
-    first = shares[..., list(GOALS).index("first")].mean(1).tolist()  # by block
+    first = shares[..., list(TARGETS).index("first")].mean(1).tolist()  # by block
+    ids = study.tokens["test"].ids
+    pairs = zip(texts, others, strict=True)
+    even = float(np.mean([targets_of(ids[i], ids[j])[0].mean() for i, j in pairs]))
     few = " and ".join(
         f"head {head['head']} by {percent(head['moved'])} (of its attention there, "
-        f"{percent(head['differing'])} goes to tokens that differ between the two texts)"
+        f"{percent(head['differing'])} goes to tokens that differ between the two texts, which "
+        f"are {percent(even)} of the tokens)"
         for head in most
     )
     return {
@@ -114,21 +120,22 @@ def measure(study: Study) -> dict:
         f"to the other text's: {few}. The first token gets at most {percent(max(first))} of the "
         "last token's attention, on average over the heads of a block (block "
         f"{1 + int(np.argmax(first))}). It has seen nothing but itself, and carries no rating of "
-        "what follows: where heads that have nothing to fetch rest there, it is an attention sink "
-        "(Xiao et al. 2023).",
+        "what follows: where heads that have nothing to fetch rest there, it may be an attention "
+        "sink (Xiao et al. 2023).",
         "chance": 0.0,
         "table": {
-            "columns": ["head", "moves the score", *(f"attends to: {g}" for g in GOALS.values())],
+            "columns": ["head", "moves the score", *(f"attends to: {g}" for g in TARGETS.values())],
             "rows": [
-                [str(head["head"]), *(percent(head[key]) for key in ("moved", *GOALS))]
+                [str(head["head"]), *(percent(head[key]) for key in ("moved", *TARGETS))]
                 for head in heads
             ]
-            + [["all", percent(together), *["–"] * len(GOALS)]],
+            + [["all", percent(together), *["–"] * len(TARGETS)]],
         },
         "block": block,
         "heads": heads,
         "most": most[0],
         "together": together,
+        "even": even,
         "first": first,
         "most_first": max(first),
     }
@@ -140,10 +147,10 @@ def draw(result: dict):
     figure, (left, right) = figures.canvas(1.6 + 0.4 * len(heads), columns=2, sharey=True)
     y = [head["head"] for head in heads]
     left.barh(y, [head["moved"] for head in heads], color=figures.BLUE)
-    left.set_xlabel("moves the score, of the way to the other text's")
+    left.set_xlabel("share of the way to the other text's score")
     start = np.zeros(len(heads))
     colours = (figures.ORANGE, figures.RED, figures.GREEN)
-    for (key, label), colour in zip(GOALS.items(), colours, strict=True):
+    for (key, label), colour in zip(TARGETS.items(), colours, strict=True):
         shares = np.array([head[key] for head in heads])
         right.barh(y, shares, left=start, color=colour, label=label)
         start += shares

@@ -286,11 +286,11 @@ def test_the_heads_at_the_last_token_are_those_of_transformers():
 
 def test_a_token_that_differs_is_in_no_part_that_two_texts_share():
     text, other = np.array([1, 2, 3, 4, 5, 6]), np.array([1, 9, 9, 4, 5, 6])
-    differing, first, itself = heads.goals_of(text, other)
+    differing, first, itself = heads.targets_of(text, other)
     assert differing.tolist() == [0, 1, 1, 0, 0, 0]
     assert first.tolist() == [1, 0, 0, 0, 0, 0] and itself.tolist() == [0, 0, 0, 0, 0, 1]
-    goals = heads.goals_of(np.array([1]), np.array([2]))
-    assert goals.tolist() == [[False], [False], [True]]  # no token is two of them
+    targets = heads.targets_of(np.array([1]), np.array([2]))
+    assert targets.tolist() == [[False], [False], [True]]  # no token is two of them
 
 
 def test_the_verdict_is_settled_in_the_block_with_the_largest_rise():
