@@ -121,11 +121,15 @@ def fit_head(
     """Train `score`, (C -> K) without a bias, on vectors; return the training at its end.
 
     A head is trained with each weight decay of the recipe, and that with the lowest loss on dev
-    at the end is taken. `loop` goes through the steps of `fit`; hand in another to save or show
-    them on the way.
+    at the end is taken. They share their batches, and the clipping of the gradient: one that is
+    trained alone is clipped more often, and ends a little elsewhere.
+
+    `loop` goes through the steps of `fit`; hand in another to save or show them on the way.
     """
     decays = recipe.weight_decay
-    if not isinstance(decays, tuple):
+    if isinstance(decays, tuple):  # AdamW multiplies by 1 - rate * decay: too large a one diverges
+        decays = tuple(d for d in decays if recipe.lr * d < 1) or decays[-1:]
+    else:
         decays = (decays,)
     heads = ConditionedHeads(conditioner(train), score.out_features, len(decays))
     heads.to(score.weight.device)

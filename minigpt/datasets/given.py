@@ -28,12 +28,15 @@ class Given(str):
 def examples_given(data, reading: Reading, note: Note) -> list[Example]:
     """Return texts in memory as examples, checked as those of a file are. Raises InputError."""
     if hasattr(data, "columns"):
-        names, values = [str(name) for name in data.columns], [data[name] for name in data.columns]
+        names = [str(name) for name in data.columns]
         columns = find_columns(names, reading, "data")
+        values = [data[name] for name in data.columns]
         if columns.guess:
             note(f"data: {columns.guess}")
     elif isinstance(data, list | tuple) and len(data) == 2 and not isinstance(data[0], str):
         names, values, columns = ["text", "label"], data, Columns(("text",), "label", {})
+        if not all(hasattr(column, "__iter__") for column in data):
+            raise InputError(f"data is not {WANTED}: texts and labels are lists")
     else:
         raise InputError(f"data is a {type(data).__name__}, not {WANTED}")
     return examples_of(rows_of(names, values, columns), "data")
@@ -51,5 +54,6 @@ def rows_of(names: list[str], values, columns: Columns) -> Iterator[tuple[str, d
 
 def plain(value):
     """Return a number of numpy as Python's, and None for a cell of a frame that is missing."""
-    value = value.item() if hasattr(value, "item") else value
-    return None if value is None or value != value else value  # NaN is the one that is not itself
+    value = value.item() if getattr(value, "ndim", None) == 0 else value
+    itself = value == value  # of NaN it is False, and of the NA of pandas neither true nor false
+    return value if itself is True else None

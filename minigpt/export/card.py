@@ -19,7 +19,9 @@ FIELDS = {
     "freezing.policy": fields.text,
     "freezing.learning": fields.whole(1),
     "freezing.total": fields.whole(1),
+    "freezing.frozen_unchanged": fields.flag,
     "test.n": fields.whole(1),
+    "test.pairs": fields.optional(fields.table),
     "test.accuracy": fields.number(0),
     "test.interval": fields.array,
     "test.interval.*": fields.number(0),
@@ -48,7 +50,7 @@ vector of the text's last token{end}.
 
 - The figures hold for texts like those it was trained on: {lengths}in their language and of their
   kind. On others it is worse, and often sure of its mistakes: its probabilities are not calibrated.
-- Of a text, the first {max_length} tokens are read.
+- Of a text, the {kept} {max_length} tokens are read.
 - It knows no other classes, and answers with one of them whatever it is given.
 - What is unfair or wrong in the texts of the base, or in the labels, is in its answers as well.
 
@@ -70,6 +72,8 @@ def metrics_of(folder: str, classes: int) -> dict | None:
     metrics = fields.check(path, fields.read_json(path), FIELDS)
     test = metrics["test"]
     lengths = {len(row) for row in (test["recall"], test["confusion"], *test["confusion"])}
+    if pairs := test.get("pairs"):
+        fields.check(path, pairs, {"n": fields.whole(1), "in_order": fields.number(0)})
     if lengths != {classes} or len(test["interval"]) != 2:
         raise InputError(f"{path}: the figures are not those of {classes} classes")
     return metrics
@@ -94,11 +98,13 @@ def card(run: Run, metrics: dict | None, name: str, library: str, how: str) -> s
     trained, figures = "", "It was not measured.\n"
     if metrics:
         data, freezing = metrics["data"], metrics["freezing"]
+        rest = "; the others stayed as they were, bit for bit"
+        proven = freezing["frozen_unchanged"] and freezing["learning"] < freezing["total"]
         trained = (
             f"- data: {Path(data['name']).name}: {data['train']:,} texts to train on, "
             f"{data['dev']:,} for choices, {data['test']:,} to test\n"
             f"- trained: {freezing['policy']}, {freezing['learning']:,} of {freezing['total']:,} "
-            "parameters; the others stayed as they were, bit for bit\n"
+            f"parameters{rest if proven else ''}\n"
         )
         rows = rows_of_test(metrics["test"], run.labels)
         table = "\n".join(f"    {name:16}{value}" for name, value in rows)
@@ -114,19 +120,19 @@ def card(run: Run, metrics: dict | None, name: str, library: str, how: str) -> s
         trained=trained,
         figures=figures,
         lengths=lengths,
+        kept="last" if run.keep == "end" else "first",
         max_length=run.max_length,
         how=how,
     )
-    if run.keep == "end":
-        text = text.replace("the first", "the last")
-    return f"---\n{header(base, repository, metrics, name, library)}\n---\n\n{text}"
+    license = LICENSED.get(run.checkpoint.name, "unknown")
+    return f"---\n{header(license, repository, metrics, name, library)}\n---\n\n{text}"
 
 
-def header(base: str, repository: str | None, metrics: dict | None, name: str, library: str) -> str:
+def header(license: str, repository: str | None, metrics: dict | None, name: str, library: str):
     """Return the fields that the Hub knows, in YAML."""
     from huggingface_hub import EvalResult, ModelCardData  # slow to load
 
-    known = {"license": LICENSED.get(base, "unknown"), "base_model": repository}
+    known = {"license": license, "base_model": repository}
     known |= {"library_name": library, "pipeline_tag": "text-classification"}
     if metrics:
         data, test = metrics["data"]["name"], metrics["test"]

@@ -19,7 +19,7 @@ def train(data=None, *, quiet: bool = True, **flags) -> TextClassifier:
 
     `data` is what --data takes, or (texts, labels), or a data frame with the columns of a file.
     Keywords are the flags of train.py, which `python train.py --help` lists: freeze_trunk=True is
-    --freeze-trunk, and lr=1e-3 is --lr 1e-3. Nothing is printed unless `quiet` is False.
+    --freeze-trunk, and lr=1e-3 is --lr 1e-3. Nothing is printed on stdout unless `quiet` is False.
 
     >>> import minigpt
     >>> data = ["A joy.", "A bore."] * 20, ["good", "bad"] * 20
@@ -33,7 +33,8 @@ def train(data=None, *, quiet: bool = True, **flags) -> TextClassifier:
     typed = parse("", flags_of(flags | {"data": data if named else None, "quiet": quiet}), WHO)
     if not named:
         typed.data = Given(data)
-    with torch.random.fork_rng():  # the caller's random numbers are the caller's
+    # The caller's random numbers are the caller's, and training needs gradients wherever it is
+    with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
         metrics, folder = script().job(typed, runs.Clock(), ALONE)
     if not quiet:
         print(runs.report(metrics, folder))
@@ -45,7 +46,7 @@ def flags_of(keywords: dict) -> list[str]:
     parser, argv = parser_of("", WHO), []
     for name, value in keywords.items():
         flag = "--" + name.replace("_", "-")
-        if not hasattr(parser.parse_args([]), name):
+        if name not in vars(parser.parse_args([])):
             parser.error(f"unrecognized arguments: {flag}")
         if value is True:
             argv.append(flag)

@@ -162,20 +162,30 @@ def load_transformers(folder: str, device: str) -> Run:
     if len(head.labels) < 2 or head.problem not in (None, "single_label_classification"):
         raise InputError(f"{folder} does not choose among classes: {head.problem or 'one score'}")
     recipe = {name: getattr(head, name) for name in ("append_end", "max_length", "keep")}
-    model, _ = build(checkpoint, recipe | {"pool": "last", "dtype": "float32"}, len(head.labels))
+    with torch.random.fork_rng():  # the random values it starts with are replaced below
+        how = recipe | {"pool": "last", "dtype": "float32"}
+        model, _ = build(checkpoint, how, len(head.labels))
     model.score.load_state_dict({"weight": head.score})
     freeze(model, set())
     return Run(model.eval().to(device), tokenizer, head.labels, recipe, checkpoint)
 
 
 MEND = "train again, or bring it back from a copy"
+LENGTHS = fields.Kind(
+    "two whole numbers, the lesser first",
+    lambda value: (
+        type(value) is list
+        and len(value) == 2
+        and all(type(n) is int for n in value)
+        and 1 <= value[0] <= value[1]
+    ),
+)
 FIELDS = {
     "weights.name": fields.text,
     "weights.sha256": fields.text,
     "labels": fields.texts(2),
     "learned": fields.texts(1),
-    "train_lengths": fields.optional(fields.array),
-    "train_lengths.*": fields.whole(1),
+    "train_lengths": fields.optional(LENGTHS),
     "recipe.pool": fields.one_of(*POOLINGS),
     "recipe.dtype": fields.one_of("float32", "bfloat16"),
     "recipe.append_end": fields.flag,

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from shlex import quote
@@ -96,7 +97,8 @@ class Journal:
             self.unread.clear()
             steps = finite(fit(t, train, dev, self.group), t, self.unread)
             hide = self.quiet or self.group.rank > 0
-            signals = Signals(self.writes) if self.folder else None
+            here = threading.current_thread() is threading.main_thread()  # no other has signals
+            signals = Signals(self.writes) if self.folder and here else None
             try:
                 with signals or contextlib.nullcontext():
                     for _ in progress(self.saved(steps, t, signals), t, len(train), hide):
@@ -120,6 +122,8 @@ class Journal:
         ]
         taken = state.step - (len(lines) - 1) * t.steps_per_epoch  # of the epoch that was left
         fits = lines and 0 <= taken <= t.steps_per_epoch and state.step <= t.steps
+        heads = len(t.optimizer.param_groups) if hasattr(t.model, "V") else 0  # side by side
+        fits = fits and all(line["head"] < heads if "head" in line else not heads for line in lines)
         if state.phase != self.phase or not fits:
             raise InputError(f"{self.folder / STATE} is of another kind of run; start a new one")
         t.step, t.history = state.step, lines
@@ -285,6 +289,7 @@ FIELDS = {
     "history.*.phase": fields.text,
     "history.*.dev_loss": fields.number(),
     "history.*.dev_accuracy": fields.number(),
+    "history.*.head": fields.optional(fields.whole()),
     "laps": fields.Kind(
         f"an object with {', '.join(PHASES)}",
         lambda laps: type(laps) is dict and laps.keys() == PHASES,

@@ -145,16 +145,16 @@ def results_on_dev(t: Training) -> dict:
     """Return what dev says of the epochs: the last one is kept, whichever was the best."""
     last, best = t.history[-1], max(t.history, key=lambda line: line["dev_accuracy"])
     figures = {"accuracy": last["dev_accuracy"], "epoch": last["epoch"]}
-    figures["highest"] = {"accuracy": best["dev_accuracy"], "epoch": best["epoch"]}
-    if "head" in last and isinstance(t.recipe.weight_decay, tuple):
-        figures["weight_decay"] = t.recipe.weight_decay[last["head"]]
-    return figures
+    if "head" in last:  # each line is of the head that was the best by then: not of one
+        groups = t.optimizer.param_groups
+        return figures | {"weight_decay": groups[last["head"]]["weight_decay"]}
+    return figures | {"highest": {"accuracy": best["dev_accuracy"], "epoch": best["epoch"]}}
 
 
 def rows_of_dev(dev: dict) -> list[tuple[str, str]]:
     """Return (name, value) of what `results_on_dev` returns."""
     line = f"{dev['accuracy']:.1%} after epoch {dev['epoch']} of {dev['epoch']}, which is kept"
-    if (highest := dev["highest"])["accuracy"] > dev["accuracy"]:
+    if (highest := dev.get("highest", dev))["accuracy"] > dev["accuracy"]:
         line += f"; {highest['accuracy']:.1%} after epoch {highest['epoch']}"
     rows = [("dev accuracy", line)]
     if "weight_decay" in dev:

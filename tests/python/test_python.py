@@ -4,6 +4,7 @@ import doctest
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,13 @@ def test_import_loads_nothing_slow():
 
 def test_what_the_flags_repeat_in_order_not_to_load_torch_is_right():
     assert flag_types.POOLINGS == POOLINGS
+
+
+def test_it_trains_in_another_thread_and_where_no_gradients_are_wanted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, how = (["A joy.", "A bore."] * 20, ["good", "bad"] * 20), {"freeze_trunk": True}
+    with ThreadPoolExecutor(1) as pool:  # a web server's, say: no other thread has signals
+        run = pool.submit(lambda: minigpt.train(data, weights="tiny", epochs=2, **how)).result()
+    with torch.inference_mode():
+        same = minigpt.train(data, weights="tiny", epochs=2, **how)
+    assert np.array_equal(run.probabilities(["A joy."]), same.probabilities(["A joy."]))
