@@ -43,7 +43,7 @@ from minigpt.explain.knock_out import always, last_tokens_only
 from minigpt.explain.patching import patch
 from minigpt.explain.run import EXPERIMENTS
 from minigpt.explain.study import fit_probe, open_study, sample
-from minigpt.head import Vectors
+from minigpt.head import HEAD_RECIPE, Vectors
 from minigpt.metrics import wilson_interval
 from minigpt.model import attention
 
@@ -443,6 +443,7 @@ def test_less_can_be_read_from_words_alone_and_random_weights(real, monkeypatch)
 
 def test_without_attention_only_position_and_token_are_left(real, monkeypatch):
     monkeypatch.setattr(knock_out, "WINDOWS", (1,))
+    monkeypatch.setattr(studies, "HEAD_RECIPE", dataclasses.replace(HEAD_RECIPE, epochs=8))
     rows = knock_out.measure(real)["rows"]
     whole, none = rows["nothing_0"], rows["from_1"]
     assert none["accuracy"] == rows["up_to_6"]["accuracy"] == rows["window_1"]["accuracy"] < 0.6
