@@ -35,6 +35,8 @@ def examples_given(data, reading: Reading, note: Note) -> list[Example]:
             note(f"data: {columns.guess}")
     elif isinstance(data, list | tuple) and len(data) == 2 and not isinstance(data[0], str):
         names, values, columns = ["text", "label"], data, Columns(("text",), "label", {})
+        if reading.said:
+            raise InputError(f"data is (texts, labels): it has no column {reading.said[0]!r}")
         if not all(hasattr(column, "__iter__") for column in data):
             raise InputError(f"data is not {WANTED}: texts and labels are lists")
     else:

@@ -226,7 +226,8 @@ def rows_of_test(test: dict, labels: tuple[str, ...]) -> list[tuple[str, str]]:
         rows.append(("macro-F1", f"{test['macro_f1']:.3f}"))
         names = ("recall", *[""] * len(labels))
         for name, label, recall, n in zip(names, labels, test["recall"], texts, strict=False):
-            rows.append((name, f"{recall:.1%} of {n}: {one_line(label)}"))
+            share = f"{recall:.1%} of {n}" if n else "no texts"
+            rows.append((name, f"{share}: {one_line(label)}"))
     if "pairs" in test:
         pairs = test["pairs"]
         rows.append(("pairs in order", f"{pairs['in_order']:.1%} of {pairs['n']}; chance: 50 %"))
@@ -241,7 +242,11 @@ def rows_of_confusion(counts: list[list[int]], labels: tuple[str, ...]) -> list[
     widest = max(len(str(cell)) for cell in [*labels, *itertools.chain(*counts)])
     digits = len(str(max(map(max, counts))))
     width = max(digits, min(widest, 64 // len(labels) - 2))  # in all, 80 characters if they can be
-    lines = [("answered", [cut(label, width) for label in labels])]
+    columns = [cut(label, width) for label in labels]
+    if len({*columns}) < len(columns):  # too long, and alike where they begin: numbers instead
+        columns = [*range(1, len(labels) + 1)]
+        labels = [f"{n} {label}" for n, label in zip(columns, labels, strict=True)]
+    lines = [("answered", columns)]
     lines += [(cut(f"of {name}", 14), row) for name, row in zip(labels, counts, strict=True)]
     return [(name, "  ".join(f"{cell:>{width}}" for cell in cells)) for name, cells in lines]
 

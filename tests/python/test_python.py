@@ -140,6 +140,8 @@ def test_columns_of_a_frame_are_understood(run, checkpoint):
         ((TEXTS, ["yes"] * 40), {}, "all of train has the label yes"),
         ((TEXTS, [0.5, 1.0] * 20), {}, "the label is 0.5, a fraction"),
         (([], []), {}, "data holds no examples"),
+        ((TEXTS, LABELS), {"text_column": "said"}, "it has no column 'said'"),
+        ((TEXTS, None), {}, "texts and labels are lists"),
         ({"text": TEXTS}, {}, "data is a dict, not a name that --data takes, (texts, labels)"),
         (Frame(a=TEXTS, b=LABELS), {}, "say --text-column NAME"),
         ("nowhere.tsv", {}, "no such file"),

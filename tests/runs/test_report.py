@@ -70,6 +70,15 @@ def test_the_confusion_matrix_is_aligned_whatever_the_labels():
         assert len(rows[0][1]) <= 64 or counts > 9999
         for _, cells in rows[1:]:
             assert cells.split() == [str(counts)] * 10
+        assert rows[0][1].split() == [str(n) for n in range(1, 11)]  # cut, all would be alike
+        assert rows[3][0].startswith("of 3 a label")
+
+
+def test_a_class_without_test_texts_has_no_recall():
+    test = {"interval": (0.9, 1.0), "accuracy": 1.0, "commonest": 1.0, "macro_f1": 0.5}
+    test |= {"recall": [0.0, 1.0], "confusion": [[0, 0], [0, 9]]}
+    rows = rows_of_test(test, ("bad", "good"))
+    assert ("recall", "no texts: bad") in rows and ("", "100.0% of 9: good") in rows
 
 
 def test_a_matrix_of_many_classes_is_not_printed():
