@@ -178,7 +178,7 @@ def draw(result: dict):
             figures.line(axes, [row["at"] for row in rows], rows, colour, mark, label)
         axes.set(xlabel="block", xticks=[row["at"] for row in kinds["only"]])
         axes.set_title(verb, loc="left", fontsize=9.5)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.08), fontsize=8.5)
+        axes.legend(loc="center", bbox_to_anchor=(0.5, 0.42), fontsize=8.5)
     windows = kinds["window"]
     points = [*windows, {**result["rows"]["nothing_0"], "at": 2 * windows[-1]["at"]}]
     figures.line(right, [row["at"] for row in points], points, figures.RED, "o", "")
