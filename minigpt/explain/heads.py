@@ -105,23 +105,11 @@ def measure(study: Study) -> dict:
     ids = study.tokens["test"].ids
     pairs = zip(texts, others, strict=True)
     even = float(np.mean([targets_of(ids[i], ids[j])[0].mean() for i, j in pairs]))
-    few = " and ".join(
-        f"head {head['head']} by {percent(head['moved'])} (of its attention there, "
-        f"{percent(head['differing'])} goes to tokens that differ between the two texts, which "
-        f"are {percent(even)} of the tokens)"
-        for head in most
-    )
     return {
         "question": QUESTION,
         "headline": f"Of block {block}, all heads together move {percent(together, 0)} of the "
         f"score; head {most[0]['head']} alone moves {percent(most[0]['moved'], 0)}",
-        "finding": f"The last token's share of the score rises most in block {block}. Its heads, "
-        f"all exchanged at the last token, move the score by {percent(together)} of the distance "
-        f"to the other text's: {few}. The first token gets at most {percent(max(first))} of the "
-        "last token's attention, on average over the heads of a block (block "
-        f"{1 + int(np.argmax(first))}). It has seen nothing but itself, and carries no rating of "
-        "what follows: where heads that have nothing to fetch rest there, it may be an attention "
-        "sink (Xiao et al. 2023).",
+        "finding": finding(block, most, together, even, first),
         "chance": 0.0,
         "table": {
             "columns": ["head", "moves the score", *(f"attends to: {g}" for g in TARGETS.values())],
@@ -139,6 +127,25 @@ def measure(study: Study) -> dict:
         "first": first,
         "most_first": max(first),
     }
+
+
+def finding(block: int, most: list, together: float, even: float, first: list) -> str:
+    """Return in words what the heads of a block do; `first` is the first token's share by block."""
+    few = " and ".join(
+        f"head {head['head']} by {percent(head['moved'])} (of its attention there, "
+        f"{percent(head['differing'])} goes to tokens that differ between the two texts, which "
+        f"are {percent(even)} of the tokens)"
+        for head in most
+    )
+    return (
+        f"The last token's share of the score rises most in block {block}. Its heads, all "
+        f"exchanged at the last token, move the score by {percent(together)} of the distance to "
+        f"the other text's: {few}. The first token gets at most {percent(max(first))} of the last "
+        "token's attention, on average over the heads of a block (block "
+        f"{1 + int(np.argmax(first))}). It has seen nothing but itself, and carries no rating of "
+        "what follows: where heads that have nothing to fetch rest there, it may be an attention "
+        "sink (Xiao et al. 2023)."
+    )
 
 
 def draw(result: dict):

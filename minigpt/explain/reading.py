@@ -41,14 +41,9 @@ def measure(study: Study) -> dict:
     read = np.ceil(lengths * np.array(SHARES)).astype(int) - 1  # (N, shares): the last token of it
     shares = []
     for share, x in zip(SHARES, vectors_at(study, "test", read)[:, -1].unbind(1), strict=True):
-        shares.append(
-            {
-                "share": share,
-                "anywhere": accuracy_and_confidence(study, x @ probes[-1].T),
-                "at ends": accuracy_and_confidence(study, x @ at_ends.T),
-            }
-        )
-        logits = [x @ probes[-1].T, x @ at_ends.T]  # at the end: those of the last share
+        logits = [x @ probes[-1].T, x @ at_ends.T]
+        anywhere, ended = (accuracy_and_confidence(study, one) for one in logits)
+        shares.append({"share": share, "anywhere": anywhere, "at ends": ended})
     return {
         "question": QUESTION,
         "headline": "Each word in the colour of the prediction if the text ended there",
@@ -57,6 +52,7 @@ def measure(study: Study) -> dict:
         "table": table_by_share(shares),
         "labels": study.labels,
         "shares": shares,
+        # The logits of the last share, which is the whole text
         "sentences": word_by_word(study, probes, at_ends, clearest_pair(study, logits)),
         "probes": [probe.tolist() for probe in probes],  # for the page, to read other texts
         "head": at_ends.tolist(),

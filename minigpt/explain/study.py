@@ -270,6 +270,7 @@ def code_of_heads() -> str:
 
 
 def sha256_of_vectors(vectors: Vectors) -> str:
+    """Return a hash of all that a probe fitted on these vectors depends on."""
     digest = hashlib.sha256(np.ascontiguousarray(vectors.lengths))
     digest.update(np.ascontiguousarray(vectors.x))
     digest.update(vectors.labels.numpy())

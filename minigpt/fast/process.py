@@ -15,6 +15,7 @@ import torch
 from minigpt.edge.errors import InputError
 from minigpt.fast.optimizers import leave_out_compiler
 
+work_on_this = None  # in a process of `in_processes`: its function and all jobs
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt(3)
 
 

@@ -1,6 +1,6 @@
 """A run, ready to answer: what `minigpt.load` and `minigpt.train` return."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +55,7 @@ class TextClassifier:
         >>> run.labels, run.probabilities(["A bore.", "A joy."]).round().tolist()
         (['bad', 'good'], [[1.0, 0.0], [0.0, 1.0]])
         """
-        texts = checked(texts)
-        if not texts:
-            return np.empty((0, len(self.labels)), np.float32)
-        return rate(self._run, self._part, texts).numpy()
+        return self._read(rate, texts, len(self.labels))
 
     def vectors(self, texts: Iterable[str]) -> np.ndarray:  # -> (N, C)
         """Return the vector of each of N texts that the head is given: (N, C) float32.
@@ -66,10 +63,14 @@ class TextClassifier:
         >>> run.vectors(["A bore.", "A joy.", "So so."]).shape
         (3, 256)
         """
+        return self._read(vectors_of, texts, self._run.checkpoint.config.n_embd)
+
+    def _read(self, function: Callable, texts: Iterable[str], width: int) -> np.ndarray:
+        """Return a row of so many numbers for each text: none of no texts."""
         texts = checked(texts)
         if not texts:
-            return np.empty((0, self._run.checkpoint.config.n_embd), np.float32)
-        return vectors_of(self._run, self._part, texts).numpy()
+            return np.empty((0, width), np.float32)
+        return function(self._run, self._part, texts).numpy()
 
     @property
     def metrics(self) -> dict:

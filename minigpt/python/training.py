@@ -44,9 +44,10 @@ def train(data=None, *, quiet: bool = True, **flags) -> TextClassifier:
 def flags_of(keywords: dict) -> list[str]:
     """Return keywords as flags. Raises InputError for those that train.py does not have."""
     parser, argv = parser_of("", WHO), []
+    known = vars(parser.parse_args([]))
     for name, value in keywords.items():
         flag = "--" + name.replace("_", "-")
-        if name not in vars(parser.parse_args([])):
+        if name not in known:
             parser.error(f"unrecognized arguments: {flag}")
         if value is True:
             argv.append(flag)

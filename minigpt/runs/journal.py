@@ -28,6 +28,7 @@ from minigpt.edge import fields, files
 from minigpt.edge.errors import InputError, Stopped
 from minigpt.fast.frozen import sha256_of_ids
 from minigpt.fit import Training, fit
+from minigpt.head import ConditionedHeads
 from minigpt.parallel.group import ALONE, Group
 from minigpt.runs.report import Clock
 from minigpt.runs.snapshot import restore, snapshot
@@ -122,7 +123,7 @@ class Journal:
         ]
         taken = state.step - (len(lines) - 1) * t.steps_per_epoch  # of the epoch that was left
         fits = lines and 0 <= taken <= t.steps_per_epoch and state.step <= t.steps
-        heads = len(t.optimizer.param_groups) if hasattr(t.model, "V") else 0  # side by side
+        heads = len(t.model.V) if isinstance(t.model, ConditionedHeads) else 0
         fits = fits and all(line["head"] < heads if "head" in line else not heads for line in lines)
         if state.phase != self.phase or not fits:
             raise InputError(f"{self.folder / STATE} is of another kind of run; start a new one")

@@ -10,6 +10,7 @@ listed (SHOWN) fails, and so does a command that fails.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,8 @@ def shell(python, own_cache, tmp_path):
         f'"A {w} film, number {i}",{k}' for i in range(20) for w, k in (("good", 1), ("bad", 0))
     ]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *reviews, ""]))
+    (tmp_path / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks" / "typed.tsv", tmp_path / "benchmarks")
     env = os.environ | {
         "PATH": f"{python}:{os.environ['PATH']}",
         "SHORTER": json.dumps(SHORTER),
