@@ -71,7 +71,7 @@ def parser_of(description: str, prog: str = "train.py") -> Parser:
     add("--lr", type=above_zero, help="default: by what is trained and the trunk's width")
     add("--weight-decay", type=at_least(0.0), help=WEIGHT_DECAY)
     add("--warmup", type=at_least(0.0, 1.0), default=0.1, help="share of the steps")
-    add("--clip", type=above_zero, default=1.0, help="the largest norm of the gradient")
+    add("--clip", type=above_zero, help="largest norm of the gradient; default: 1, for a head none")
     add("--accumulate", type=at_least(1), default=1, help="batches to a gradient step")
     add("--dropout", type=at_least(0.0, 1.0), help="of what is trained; default: config.json's")
     add("--max-length", type=at_least(1), help="tokens kept of a text; default: the context")

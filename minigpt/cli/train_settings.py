@@ -35,7 +35,7 @@ def settle(typed: argparse.Namespace, checkpoint: Checkpoint, texts: int, proces
     if typed.data not in NAMED and Path(typed.data).exists():
         settings["data"] = os.path.abspath(typed.data)  # to be found from another folder, too
     method = method_of(settings)
-    suits = {"lr": min(1e-3, 32 / config.n_embd**2), "weight_decay": 0.1}
+    suits = {"lr": min(1e-3, 32 / config.n_embd**2), "weight_decay": 0.1, "clip": 1.0}
     suits["epochs"] = 3 if texts >= 5000 else 6
     if typed.freeze_trunk:
         suits = {name: getattr(HEAD_RECIPE, name) for name in suits}

@@ -61,7 +61,7 @@ def tune(
         freeze(model, set())
         first = recipe
         if warm_up:  # --epochs, --lr and --weight-decay are for what comes after
-            own = {"lr": HEAD_RECIPE.lr, "weight_decay": HEAD_RECIPE.weight_decay}
+            own = {name: getattr(HEAD_RECIPE, name) for name in ("lr", "weight_decay", "clip")}
             first = dataclasses.replace(recipe, epochs=warm_up, **own)
         vectors = computed()
         with one_thread():

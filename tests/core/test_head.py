@@ -178,6 +178,7 @@ def test_of_several_weight_decays_the_head_has_the_one_with_the_lowest_loss_on_d
     together = losses.pop((90.0, 10.0, 1e-4))
     assert together == pytest.approx(t.history[-1]["dev_loss"], rel=1e-4)
     assert t.history[-1]["head"] == 1 == [*losses.values()].index(min(losses.values()))
+    assert together == pytest.approx(losses[10.0], rel=1e-3)  # as if it were trained alone
     assert together < min(losses[90.0], losses[1e-4]) - 0.01
 
 
