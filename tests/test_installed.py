@@ -53,8 +53,10 @@ def test_an_installed_package_does_the_main_job_from_another_folder(tmp_path, ow
     assert metrics["data"]["name"] == "mirrored" and metrics["test"]["accuracy"] > 0.6
 
     code = f"import json, minigpt; run = minigpt.load({str(run)!r}); "
-    code += "print(json.dumps([minigpt.__file__, run.predict(['good', 'bad'])]))"
-    where, answers = json.loads(output(sys.executable, "-c", code))
+    code += "from minigpt.edge.checkout import train_command as how; "
+    code += "print(json.dumps([minigpt.__file__, how(2), run.predict(['good', 'bad'])]))"
+    where, resume, answers = json.loads(output(sys.executable, "-c", code))
+    assert resume == "torchrun --nproc_per_node=2 -m minigpt train"
     assert Path(where) == place / "minigpt" / "__init__.py"
     assert answers == minigpt.load(run).predict(["good", "bad"])
 

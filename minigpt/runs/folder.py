@@ -21,6 +21,7 @@ from minigpt.checkpoints import read_head
 from minigpt.checkpoints.find import Checkpoint, describe, find_checkpoint, open_tokenizer
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.edge import fields, files
+from minigpt.edge.checkout import train_command
 from minigpt.edge.errors import InputError, first_few
 from minigpt.fast.partial import PartialClassifier
 from minigpt.freeze import freeze, trainable
@@ -211,7 +212,8 @@ def read_run_json(folder: Path) -> dict:
     if (folder / STATE).is_file() and not path.is_file():
         if failed := failure_of(folder):
             raise InputError(f"{folder} has no trained classifier: {failed}")
-        raise InputError(f"{folder} is not finished: python train.py --resume={quote(str(folder))}")
+        resume = f"{train_command()} --resume={quote(str(folder))}"
+        raise InputError(f"{folder} is not finished: {resume}")
     if not path.is_file():
         raise InputError(f"{folder}: no such run; train.py prints the folder of each run it makes")
     about = fields.check(path, fields.read_json(path), FIELDS, MEND)

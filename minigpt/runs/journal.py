@@ -25,6 +25,7 @@ import torch
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import Tokens
 from minigpt.edge import fields, files
+from minigpt.edge.checkout import train_command
 from minigpt.edge.errors import InputError, Stopped
 from minigpt.fast.frozen import sha256_of_ids
 from minigpt.fit import Training, fit
@@ -226,9 +227,7 @@ class Journal:
 
     def command(self) -> str:
         """Return the command that resumes from there."""
-        size = self.group.size
-        python = f"torchrun --nproc_per_node={size}" if size > 1 else "python"
-        return f"{python} train.py --resume={quote(str(self.folder))}"
+        return f"{train_command(self.group.size)} --resume={quote(str(self.folder))}"
 
     def __enter__(self):
         return self
