@@ -167,37 +167,29 @@ def table_with_parameters(rungs: dict) -> dict:
 
 
 def draw(result: dict):
-    """Draw accuracy over the number of trainable parameters, and over that of labelled texts."""
+    """Draw the accuracy of each rung, and accuracy over the number of labelled texts."""
     figure, (top, below) = figures.canvas(8.4, rows=2, gridspec_kw={"height_ratios": [3, 2]})
     draw_rungs(top, sorted(result["rungs"].values(), key=lambda row: row["learning"]))
+    top.axvline(result["chance"], color=figures.INK, ls=figures.DASHES, lw=1)
     draw_curves(below, result)
-    for axes in (top, below):
-        figures.reference_line(axes, result["chance"], "chance")
-        figures.percent_axis(axes.yaxis)
-        axes.set_ylabel("test accuracy")
+    figures.reference_line(below, result["chance"], "chance")
+    figures.percent_axis(below.yaxis)
+    below.set_ylabel("test accuracy")
     figures.title(figure, result)
     return figure
 
 
 def draw_rungs(axes, rungs: list[dict]) -> None:
-    """Draw each rung: accuracy over trainable parameters."""
-    axes.set_xscale("log")
-    last = place = 0.0  # of a point; and of its name, which moves aside where points are close
-    for row in rungs:
-        again = row["learning"] == last  # a second point there is hollow, and its name says so
-        last = row["learning"]
-        place = max(last, 1.3 * place)
+    """Draw a row for each rung: its accuracy, with its interval."""
+    for i, row in enumerate(rungs):
         colour = figures.RED if row["flags"] == "--freeze-trunk" else figures.BLUE
-        low, high = row["interval"]
-        axes.vlines(last, low, high, colour, lw=2, ls=":" if again else "-")
-        mark, fill = ("D", "none") if again else ("o", colour)
-        axes.plot(last, row["accuracy"], mark, color=colour, mfc=fill, ms=8, mew=1.5)
-        axes.annotate(
-            f"◇ {row['title']}" if again else row["title"], (place, low), (0, -6),
-            textcoords="offset points", rotation=90, ha="center", va="top", fontsize=10,
-        )  # fmt: skip
-    axes.set_xlabel("trainable parameters")
-    axes.margins(x=0.08, y=0.06)
+        axes.hlines(i, *row["interval"], colour, lw=2)
+        axes.plot(row["accuracy"], i, "o", color=colour, ms=8)
+    names = [f"{row['title']}\n{row['learning']:,} parameters" for row in rungs]
+    axes.set_yticks(range(len(rungs)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy, and its 95 % interval; dashed: chance")
+    figures.percent_axis(axes.xaxis)
 
 
 def draw_curves(axes, result: dict) -> None:

@@ -36,17 +36,17 @@ def test_words_in_the_colours_of_predictions_have_contrast(paper, ink):
         assert contrast(mixed, to_rgb(ink)) >= 4.5
 
 
-def test_the_ladder_moves_no_point_off_its_place():
-    sizes = [512, 49664, 49664, 50000, 6902272, 6902272]
+def test_the_ladder_has_a_row_for_each_rung_and_each_point_in_its_place():
     rungs = [
-        {"learning": n, "accuracy": 0.8, "interval": [0.7, 0.9], "title": f"rung {i}", "flags": ""}
-        for i, n in enumerate(sizes)
+        {"learning": n, "accuracy": share, "interval": [0.5, 0.9], "title": "a rung", "flags": ""}
+        for n, share in ((512, 0.7), (49664, 0.75), (49664, 0.6))  # two of the same size
     ]
     _, axes = figures.canvas(4)
     draw_rungs(axes, rungs)
-    assert [line.get_xdata()[0] for line in axes.lines] == sizes
-    names = [text.get_text() for text in axes.texts]
-    assert names == ["rung 0", "rung 1", "◇ rung 2", "rung 3", "rung 4", "◇ rung 5"]
+    points = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines]
+    assert points == [(0.7, 0), (0.75, 1), (0.6, 2)]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[1] == names[2] == "a rung\n49,664 parameters"
 
 
 def test_the_table_of_where_runs_as_its_figure():
