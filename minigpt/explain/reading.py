@@ -162,8 +162,9 @@ def draw(result: dict):
     y -= 10
     names.append((y + 6, "predicted:"))
     negative, positive = result["labels"]
-    for i, (name, p) in enumerate(((negative, 0), ("undecided", 0.5), (positive, 1))):
-        words.append((LEFT + 110 * i, y + 6, 106, name[:16], p))
+    scale = (f"100 % {negative[:16]}", 0), ("50 %", 0.5), (f"100 % {positive[:16]}", 1)
+    for i, (name, p) in enumerate(scale):
+        words.append((LEFT + 160 * i, y + 6, 156, name, p))
 
     height = y + 28
     figure.set_figheight(height / 72)
