@@ -159,7 +159,7 @@ def test_the_figure_is_drawn_whatever_is_in_the_texts(study, result):
 
     svg = drawn()
     texts = [e.text for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("}text")]
-    assert {"C", "good", "◌", *study.labels} <= {*texts}
+    assert {"C", "good", "◌", *(f"100 % {label}" for label in study.labels)} <= {*texts}
     assert svg == drawn()
 
 
