@@ -15,6 +15,7 @@ from torch import nn
 
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import TOKENS_AT_ONCE, Tokens, token_batches
+from minigpt.edge.errors import InputError
 from minigpt.edge.progress import bar
 from minigpt.fast.int8 import check_int8
 from minigpt.fast.packing import packed
@@ -41,6 +42,15 @@ def first_trainable(trunk: GPT2) -> int:
     parts = [nn.ModuleList(below), *trunk.h, trunk.ln_f]
     trained = [any(p.requires_grad for p in part.parameters()) for part in parts]
     return max(0, [*trained, True].index(True) - 1)  # the first part is before block 0
+
+
+def check_frozen_part(model: PartialClassifier) -> None:
+    """Raise InputError if only what is frozen is to be in int8, and there is nothing to compute."""
+    if model.dtype == torch.int8 and first_trainable(model.transformer) == 0:
+        raise InputError(
+            "--dtype int8 is for frozen blocks below what is trained, and here training starts at "
+            "the first block; use another --dtype"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from minigpt.model import MLP, Linear
 onednn = torch.ops.onednn  # private, but what TorchInductor runs: torch/_inductor/mkldnn_ir.py
 OPERATIONS = ("qlinear_prepack", "qlinear_pointwise")
 ROUND = 1.5 * 2**23  # a float32 near this has no fraction, and its low bits are a whole number
-BEHIND_GELU = 32  # as `zero`: GELU gives -0.17 at least, so that most of 0 to 255 is for the rest
+BEHIND_GELU = 24  # as `zero`: GELU gives -0.17 at least, so that most of 0 to 255 is for the rest
 LEAST = 1e-30  # as a scale: a token of zeros, or the weights of an output, divide by it
 
 
