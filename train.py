@@ -23,7 +23,7 @@ from minigpt.cli.train_settings import settle
 from minigpt.data import tokenize
 from minigpt.datasets import Reading, load_dataset
 from minigpt.edge.files import check_output_folder
-from minigpt.fast import compile_blocks, own_process, precompute
+from minigpt.fast import check_frozen_part, compile_blocks, own_process, precompute
 from minigpt.fit import evaluate
 from minigpt.freeze import freeze, frozen_unchanged, names_to_train
 from minigpt.parallel import joined
@@ -65,6 +65,7 @@ def job(typed, clock, group):
     policy = typed.freeze_trunk, typed.train_last, typed.train_only
     names = added or names_to_train(model.transformer, *policy)
     freeze(model, names)
+    check_frozen_part(model)  # --dtype int8 is for that alone
     if typed.compile:
         compile_blocks(model.transformer)
 

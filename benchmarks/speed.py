@@ -35,6 +35,7 @@ from minigpt.fast import (
     precompute,
     reuse_memory,
 )
+from minigpt.fast.int8 import has_int8
 from minigpt.fast.packing import PackedLinear, can_pack
 from minigpt.fit import Recipe, Training, read_all, train_to_end
 from minigpt.freeze import freeze, names_to_train
@@ -53,6 +54,7 @@ ROWS = {
     "open": "opening the weights",
     "pass": "trunk pass",
     "pass-bf16": "trunk pass, bfloat16",
+    "pass-int8": "trunk pass, int8",
     "frozen": "frozen trunk, 10 epochs",
     "frozen-bf16": "the same, bfloat16",
     "warm": "the same, float32, cache warm",
@@ -71,7 +73,8 @@ def texts_in(folder: Path, part: str) -> Tokens:
 def ours(row: str, folder: Path):
     """Return the work of a row as a function; what stands before it is not measured."""
     kind, _, low = row.partition("-")
-    dtype = torch.bfloat16 if low or DEVICE == "cuda" else torch.float32  # as theirs on a GPU
+    dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32  # as theirs on a GPU
+    dtype = {"bf16": torch.bfloat16, "int8": torch.int8}.get(low, dtype)
     train, dev, test = (texts_in(folder, part) for part in ("train", "dev", "test"))
 
     def opened(policy: dict):
@@ -250,7 +253,8 @@ def prepare(folder: Path, config: GPT2Config, data: str, texts: int, predict: in
 
 def measure(row: str, rows: list[str], round_: int, folder: str, measured: dict) -> None:
     """Add (seconds, bytes) of a row, ours and theirs, each from a process of its own."""
-    same = {"frozen-bf16": "frozen", "warm": "frozen", "pass-bf16": "pass"}.get(row)
+    same = {"frozen-bf16": "frozen", "warm": "frozen", "pass-bf16": "pass", "pass-int8": "pass"}
+    same = same.get(row)
     for side in ("ours", "theirs"):
         results = measured.setdefault((row, side), [])
         if side == "theirs" and same in rows:  # measured already
@@ -282,6 +286,8 @@ def main():
         return work(side, row, Path(folder))
 
     config, rows = SHAPES[args.small], [row for row in ROWS if row in args.only.split(",")]
+    if DEVICE == "cuda" or not has_int8():
+        rows = [row for row in rows if row != "pass-int8"]
     if "warm" in rows and "frozen" not in rows:
         rows.insert(rows.index("warm"), "frozen")  # it warms the cache
     rates = {dtype: matrix_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
@@ -307,7 +313,7 @@ def main():
         )
         need = operations(row, config, tokens)
         rate = rates[torch.bfloat16 if row.endswith("bf16") else torch.float32]
-        share = f"{need / mine / rate:.0%}" if need else ""
+        share = f"{need / mine / rate:.0%}" if need and row != "pass-int8" else ""
         line = f"{ROWS[row]:32}{mine:9.2f}{other:9.2f}{other / mine:10.1f}{share:>8}"
         print(f"{line}{memory / 1e6:10.0f}{memory_2 / 1e6:10.0f}")
 

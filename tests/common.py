@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, files_of
+
+from minigpt.fast.int8 import has_int8
 
 POLICIES = [
     ["--freeze-trunk"],
@@ -23,6 +26,11 @@ POLICIES = [
     ["--lora", "2", "--dtype", "bfloat16"],
     ["--prefix", "3", "--dtype", "bfloat16"],
 ]
+
+needs_int8 = pytest.mark.skipif(
+    not has_int8(), reason="this CPU, or this build of torch, has no int8 products"
+)
+IN_INT8 = pytest.param(["--train-last", "1", "--dtype", "int8"], marks=needs_int8)
 
 TORCHRUN = [*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node")]
 

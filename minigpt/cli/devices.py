@@ -3,6 +3,7 @@
 import torch
 
 from minigpt.edge.errors import InputError
+from minigpt.fast.int8 import check_int8
 
 
 def device_of(name: str) -> str:
@@ -16,7 +17,12 @@ def device_of(name: str) -> str:
 
 
 def dtype_of(name: str, device: str) -> str:
-    """Return what `--dtype` means on a device: auto is bfloat16 on GPUs that have it."""
+    """Return what `--dtype` means on a device: auto is bfloat16 on GPUs that have it.
+
+    Raises InputError for int8 where there is none.
+    """
     if name == "auto":
         return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if name == "int8":
+        check_int8(device)
     return name

@@ -11,7 +11,7 @@ from pathlib import Path
 from minigpt.edge.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "int8")
 POOLINGS = ("last", "first", "mean", "max")  # those of classifier.py, without importing torch
 TEXT_COLUMN = (
     "where the text is, several joined by a space; numbers from 1 where there is no header; "

@@ -31,6 +31,7 @@ DATA = (
 IN_LAST = "LoRA or adapters in the last N blocks only; default: all"
 ONLY = "tensors by their names, or bitfit (all biases), or norms (layer norms)"
 BALANCED = "each class weighs the same in the loss, however many texts it has; default: each text"
+DTYPE = "of the trunk; auto: bfloat16 on GPUs, else float32; int8: of what is frozen, on CPUs"
 EPOCHS = "default: 30 for a frozen trunk; else 3, or 6 for fewer than 5,000 texts"
 WEIGHT_DECAY = "default: 0.1; for a head on a frozen trunk, six from 3 to 0.01: dev chooses"
 
@@ -79,7 +80,7 @@ def parser_of(description: str, prog: str = "train.py") -> Parser:
     add("--class-weights", choices=("balanced",), help=BALANCED)
     add("--seed", type=at_least(0, 2**63), default=0, help="of order, splits and dropout")
     add("--device", default="auto", choices=DEVICES, help="auto: a GPU if there is one")
-    add("--dtype", default="auto", choices=DTYPES, help="of the trunk; auto: bfloat16 on GPUs")
+    add("--dtype", default="auto", choices=DTYPES, help=DTYPE)
     add("--compile", action="store_true", help="compile the blocks: for long runs")
     add("--out", type=named, help="folder for the run (default: runs/NAME, made from the choices)")
     add("--save-every", type=at_least(0.0), default=60.0, metavar="S", help="seconds")

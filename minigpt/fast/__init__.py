@@ -1,10 +1,10 @@
 """What makes it fast: the part that is not trained computed once, stored, and laid out for kernels.
 
 The core has the same, slower: `head.vectors_of` in memory for `precompute` on disk, from any block
-on and in bfloat16; `Classifier` for `PartialClassifier`; plain layers for `packed` ones.
+on and in bfloat16 or int8; `Classifier` for `PartialClassifier`; plain layers for `packed` ones.
 """
 
-from minigpt.fast.frozen import FrozenPart, precompute
+from minigpt.fast.frozen import FrozenPart, check_frozen_part, precompute
 from minigpt.fast.packing import packed, packed_to_generate
 from minigpt.fast.partial import PartialClassifier, compile_blocks
 from minigpt.fast.process import (
@@ -20,6 +20,7 @@ from minigpt.fast.store import stored
 __all__ = [
     "FrozenPart",
     "PartialClassifier",
+    "check_frozen_part",
     "compile_blocks",
     "in_processes",
     "keep_loaded",

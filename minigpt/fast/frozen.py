@@ -15,7 +15,9 @@ from torch import nn
 
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import TOKENS_AT_ONCE, Tokens, token_batches
+from minigpt.edge.errors import InputError
 from minigpt.edge.progress import bar
+from minigpt.fast.int8 import check_int8
 from minigpt.fast.packing import packed
 from minigpt.fast.partial import PartialClassifier, pool_from, run_blocks
 from minigpt.fast.store import stored
@@ -27,7 +29,8 @@ from minigpt.parallel.group import ALONE, Group
 # N texts, B of them in a batch, T tokens in its longest, C channels
 # R rows stored: one for each token of all texts, or one for each text if vectors are pooled
 FORMAT = 2  # of what is stored: raise it when the numbers or their order change
-STORED = {torch.float32: "<f4", torch.bfloat16: "<i2"}  # numpy has no bfloat16: its bits, then
+# numpy has no bfloat16: its bits, then; and what layers in int8 compute is in float32
+STORED = {torch.float32: "<f4", torch.bfloat16: "<i2", torch.int8: "<f4"}
 
 
 def first_trainable(trunk: GPT2) -> int:
@@ -39,6 +42,15 @@ def first_trainable(trunk: GPT2) -> int:
     parts = [nn.ModuleList(below), *trunk.h, trunk.ln_f]
     trained = [any(p.requires_grad for p in part.parameters()) for part in parts]
     return max(0, [*trained, True].index(True) - 1)  # the first part is before block 0
+
+
+def check_frozen_part(model: PartialClassifier) -> None:
+    """Raise InputError if only what is frozen is to be in int8, and there is nothing to compute."""
+    if model.dtype == torch.int8 and first_trainable(model.transformer) == 0:
+        raise InputError(
+            "--dtype int8 is for frozen blocks below what is trained, and here training starts at "
+            "the first block; use another --dtype"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +98,12 @@ class FrozenPart:
 
     With a `dtype` other than float32, the frozen part *has* that type, since converting its weights
     once is faster than in every batch; what is trained keeps its float32 weights and is computed
-    under autocast.
+    under autocast, or, with int8, in float32. Raises InputError for int8 where there is none.
     """
 
     def __init__(self, model: PartialClassifier):
+        if model.dtype == torch.int8:
+            check_int8(model.score.weight.device.type)
         self.model, self.first = model, first_trainable(model.transformer)
         self.trunk = packed(model.transformer, self.first, model.dtype)
         self.pooling = model.pooling if self.first > len(self.trunk.h) else None

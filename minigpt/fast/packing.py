@@ -11,6 +11,7 @@ import copy
 import torch
 from torch import nn
 
+from minigpt.fast.int8 import hooked, put_int8_in
 from minigpt.model import GPT2, MLP, Linear
 
 onednn = torch.ops.mkldnn  # private, but what TorchInductor runs: torch/_inductor/mkldnn_ir.py
@@ -41,15 +42,20 @@ def can_pack(tensor) -> bool:
 def packed(trunk: GPT2, end: int, dtype=torch.float32) -> GPT2:
     """Return a copy that reads up to block `end` (as in partial.py), in `dtype`, in eval mode.
 
-    It shares with the trunk what it need not convert; blocks from `end` on are not to be run.
+    It shares with the trunk what it need not convert; blocks from `end` on are not to be run. With
+    int8, its linear layers are in int8, and all else is in float32.
     """
+    held = torch.float32 if dtype == torch.int8 else dtype
     above = {id(p) for block in trunk.h[end:] for p in block.parameters()}
     same = {
-        id(p): p if id(p) in above else nn.Parameter(p.detach().to(dtype), requires_grad=False)
+        id(p): p if id(p) in above else nn.Parameter(p.detach().to(held), requires_grad=False)
         for p in trunk.parameters()
     }
     trunk = copy.deepcopy(trunk, same).eval()  # the modules are copied, the parameters are as said
-    if can_pack(trunk.wte.weight):
+    if dtype == torch.int8:
+        for block in trunk.h[:end]:
+            put_int8_in(block)
+    elif can_pack(trunk.wte.weight):
         for block in trunk.h[:end]:
             pack_in(block)
     return trunk
@@ -71,7 +77,7 @@ def pack_in(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         if type(child) is not Linear:
             pack_in(child)
-        elif not (child._forward_hooks or child._forward_pre_hooks):
+        elif not hooked(child):
             act = module.act if isinstance(module, MLP) and name == "c_fc" else None
             gelu = type(act) is nn.GELU and act.approximate == "tanh"
             setattr(module, name, PackedLinear(child.weight.T, child.bias, gelu))

@@ -47,7 +47,7 @@ class PartialClassifier(Classifier):
     """A classifier that reads token ids, or, from block `first` on, hidden states.
 
     `dtype` is what the trunk computes in, while its parameters stay as they are; pooling, head and
-    loss are always in float32.
+    loss are always in float32. int8 is for what is not trained (frozen.py): here it is float32.
     """
 
     def __init__(self, transformer: GPT2, classes: int, pooling="last", dtype=torch.float32):
@@ -55,7 +55,7 @@ class PartialClassifier(Classifier):
         self.dtype = dtype
 
     def pooled(self, x, lengths, first=0):  # (B, T) ids, or (B, T, C) if first > 0 -> (B, C)
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(x.device.type, torch.bfloat16, self.dtype == torch.bfloat16):
             x = x.float() if first else x  # what was stored may be in bfloat16
             return pool_from(self.transformer, x, lengths, self.pooling, first)
 

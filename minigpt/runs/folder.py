@@ -109,7 +109,7 @@ def load_run(folder: str, device: str = "cpu") -> Run:
     if not least <= recipe["max_length"] <= most:
         raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
     learned = read_learned(Path(folder), model, {*saved["learned"]} | added)
-    # Nothing is trained any more; but in bfloat16, what was is computed in float32 where it can be
+    # Nothing is trained any more; but what was is computed in float32, where it can be
     freeze(model, {*saved["learned"]} if model.dtype != torch.float32 else set())
     model.load_state_dict(learned, strict=False)
     tokenizer = open_tokenizer(checkpoint)
@@ -188,7 +188,7 @@ FIELDS = {
     "learned": fields.texts(1),
     "train_lengths": fields.optional(LENGTHS),
     "recipe.pool": fields.one_of(*POOLINGS),
-    "recipe.dtype": fields.one_of("float32", "bfloat16"),
+    "recipe.dtype": fields.one_of("float32", "bfloat16", "int8"),
     "recipe.append_end": fields.flag,
     "recipe.keep": fields.optional(fields.one_of("start", "end")),
     "recipe.max_length": fields.whole(1),

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from common import POLICIES
+from common import IN_INT8, POLICIES, needs_int8
 from conftest import ROOT, files_of
 from safetensors.torch import load_file
 
 from minigpt.checkpoints import find_checkpoint
 from minigpt.datasets import load_dataset
+from minigpt.fast import int8
 from minigpt.language.initialize import initialize
 from minigpt.metrics import wilson_interval
 from minigpt.weights import load_trunk, save_trunk
 
 
-@pytest.mark.parametrize("flags", POLICIES, ids=" ".join)
+@pytest.mark.parametrize("flags", [*POLICIES, IN_INT8], ids=" ".join)
 def test_a_run_can_be_opened_again_and_predicts_what_it_measured(flags, run, checkpoint, texts):
     """The test accuracy in metrics.json is that of `predict` on the same texts."""
     status, out, err = run("train", "--weights", checkpoint, "--data", texts, "--out", "r", *flags)
@@ -134,6 +135,19 @@ def test_a_run_in_bfloat16_learns_the_same_to_bfloat16s_precision(policy, run, c
         answers = [json.loads(line)["probabilities"]["yes"] for line in out.splitlines()]
         probabilities.append(torch.tensor(answers))
     assert 0 < (probabilities[0] - probabilities[1]).abs().max() < 0.02
+
+
+@needs_int8
+def test_int8_is_refused_in_one_line_where_it_cannot_be(run, checkpoint, texts, monkeypatch):
+    flags = ["--weights", checkpoint, "--data", texts, "--dtype", "int8"]
+    status, out, err = run("train", *flags)
+    assert (status, out) == (2, "") and err.startswith("error: --dtype int8 is for frozen blocks")
+    assert run("train", *flags, "--freeze-trunk", "--epochs", 1, "--out", "r")[0] == 0
+    monkeypatch.setattr(int8, "has_int8", lambda: False)
+    for command in (["train", *flags, "--freeze-trunk"], ["predict", "r", "good"]):
+        status, out, err = run(*command)
+        assert (status, out) == (2, "") and err.startswith("error: int8 needs a CPU with AVX-512")
+        assert err.count("\n") == 1
 
 
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")

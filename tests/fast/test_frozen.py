@@ -12,7 +12,7 @@ from minigpt.checkpoints import Checkpoint, describe
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.data import Tokens
 from minigpt.edge.errors import InputError
-from minigpt.fast import FrozenPart, PartialClassifier, frozen, precompute
+from minigpt.fast import FrozenPart, PartialClassifier, check_frozen_part, frozen, int8, precompute
 from minigpt.fast.frozen import HiddenStates, StoredVectors, first_trainable
 from minigpt.fit import Recipe, Training, evaluate, read_all, train_to_end
 from minigpt.freeze import freeze, names_to_train, trainable
@@ -247,3 +247,16 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(base, monkeypatch, t
     with pytest.raises(InputError, match=r"cannot be written .*MINIGPT_CACHE") as error:
         precompute(classifier(base, FROZEN), some_texts(), base)
     assert "\n" not in str(error.value)
+
+
+def test_int8_is_refused_where_it_cannot_be_had_or_nothing_is_frozen(monkeypatch, base):
+    model = classifier(base, {}, dtype=torch.int8)
+    with pytest.raises(InputError, match="training starts at the first block"):
+        check_frozen_part(model)
+    freeze(model, set())
+    check_frozen_part(model)
+    with pytest.raises(InputError, match="this is cuda; add --device cpu"):
+        int8.check_int8("cuda")
+    monkeypatch.setattr(int8, "has_int8", lambda: False)
+    with pytest.raises(InputError, match="needs a CPU with"):
+        FrozenPart(model)

@@ -1,0 +1,112 @@
+"""Linear layers in int8, for a trunk that is only read: twice the rate of bfloat16.
+
+A weight is a whole number from -127 to 127, times a scale of its output. What comes in is one from
+0 to 255, less `zero`, times a scale of its token: GPT-2 has a few enormous channels, above all at
+the first token, and one scale for all tokens would leave nothing of the others. So
+
+    y = token scale * output scale * Σ (u - zero) w + b
+
+in whole numbers up to the sum (Dettmers et al. 2022, LLM.int8(), 3.1: vector-wise quantization).
+All else, from layer norms to the residual stream, stays in float32.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from minigpt.edge.errors import InputError
+from minigpt.model import MLP, Linear
+
+onednn = torch.ops.onednn  # private, but what TorchInductor runs: torch/_inductor/mkldnn_ir.py
+OPERATIONS = ("qlinear_prepack", "qlinear_pointwise")
+ROUND = 1.5 * 2**23  # a float32 near this has no fraction, and its low bits are a whole number
+BEHIND_GELU = 24  # as `zero`: GELU gives -0.17 at least, so that most of 0 to 255 is for the rest
+LEAST = 1e-30  # as a scale: a token of zeros, or the weights of an output, divide by it
+
+
+def has_int8() -> bool:
+    """Return whether this CPU multiplies int8 faster than float32, and torch uses it."""
+    there = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    there = there and all(hasattr(onednn, name) for name in OPERATIONS)
+    return there and torch.cpu._is_vnni_supported()  # of AVX-512; a CPU with AMX has it, too
+
+
+def check_int8(device: str) -> None:
+    """Raise InputError where nothing can be computed in int8."""
+    if device != "cpu":
+        raise InputError(f"int8 is for CPUs, and this is {device}; add --device cpu")
+    if not has_int8():
+        raise InputError(
+            "int8 needs a CPU with AVX-512 VNNI or AMX, which this one does not have; "
+            "train with another --dtype"
+        )
+
+
+class Int8Linear(nn.Module):
+    """x Wᵀ + b in int8, for a weight that will not change. `zero` is the number for 0.0."""
+
+    def __init__(self, weight, bias, zero=128):  # (out, in), (out,)
+        super().__init__()
+        weight, self.bias, self.zero = weight.detach(), bias.detach(), zero
+        self.scale = weight.abs().amax(1).div(127).clamp(min=LEAST)  # (out,)
+        whole = (weight / self.scale[:, None]).round().to(torch.int8)
+        self.weight = onednn.qlinear_prepack(whole.contiguous(), None)
+        self.no_offset = torch.zeros(len(weight), dtype=torch.int32)  # of the weights
+        self.offset = weight.new_full(weight.shape[1:], ROUND + zero)  # (in,)
+
+    def forward(self, x):  # (..., in) -> (..., out)
+        u, scale = self.quantized(x)
+        weights = self.weight, self.scale, self.no_offset
+        how = 1.0, 0, torch.float32, "none", [], ""  # nothing is done to the sums
+        y = onednn.qlinear_pointwise(u, 1.0, self.zero, *weights, None, *how)
+        return torch.addcmul(self.bias, y, scale, out=y)
+
+    def quantized(self, x):  # (..., in) -> (..., in) uint8, (..., 1)
+        """Return u and the scales of the tokens: x is about (u - zero) * scale.
+
+        Adding ROUND rounds to the nearest whole number, half to even, in the same pass over memory
+        that multiplies; torch has no faster way from float32 to uint8.
+        """
+        high, low = x.amax(-1, keepdim=True), x.amin(-1, keepdim=True)
+        scale = torch.maximum(high / (255 - self.zero), low / -self.zero).clamp_(min=LEAST)
+        shifted = torch.addcmul(self.offset, x, 1 / scale)
+        return shifted.view(torch.int32).to(torch.uint8).contiguous(), scale
+
+
+class TanhGELU(nn.Module):
+    """GELU in its tanh form, three times as fast as torch's, to rounding.
+
+    x (1 + tanh z) / 2 = x / (1 + exp(-2 z)), and torch computes the right side far faster.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.tensor(2 * math.sqrt(2 / math.pi))  # of 2 z, at 0
+
+    def forward(self, x):
+        # 2 z = slope * (x + 0.044715 x³)
+        z = torch.addcmul(self.slope, x, x, value=0.044715 * self.slope.item()).mul_(x)
+        return z.sigmoid_().mul_(x)
+
+
+def put_int8_in(module: nn.Module) -> None:
+    """Put layers in int8 in place of the linear ones, and the faster GELU in place of torch's.
+
+    As in packing.py, what was put in their place, or hung on them, stays as it is.
+    """
+    gelu = getattr(module, "act", None)
+    gelu = type(gelu) is nn.GELU and gelu.approximate == "tanh" and not hooked(gelu)
+    for name, child in list(module.named_children()):
+        if type(child) is not Linear:
+            put_int8_in(child)
+        elif not hooked(child):
+            behind_gelu = gelu and isinstance(module, MLP) and name == "c_proj"
+            zero = BEHIND_GELU if behind_gelu else 128
+            setattr(module, name, Int8Linear(child.weight.T, child.bias, zero))
+    if gelu:
+        module.act = TanhGELU()
+
+
+def hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
