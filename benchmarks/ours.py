@@ -40,6 +40,7 @@ def texts_in(folder: Path, part: str) -> Tokens:
 def do(job: str, dtype: str, folder: Path) -> Callable:
     """Return a job as a function; what stands before it is not measured."""
     train, dev, test = (texts_in(folder, part) for part in ("train", "dev", "test"))
+    describe("random", folder)  # the first time takes the file's hash: see opening.py
 
     def opened(**policy):
         checkpoint = describe("random", folder)
@@ -48,9 +49,14 @@ def do(job: str, dtype: str, folder: Path) -> Callable:
         freeze(model, added or names_to_train(model.transformer, **policy))
         return model.to(DEVICE), checkpoint
 
-    def read():
-        vectors = precompute(model, test, checkpoint)
-        return vectors.batch(np.arange(len(test)))[0][0]
+    def predict():
+        model, _ = opened(freeze_trunk=True)
+        return read_all(FrozenPart(model).logits, test, DEVICE)
+
+    def generate():
+        model, _ = opened()
+        trunk, ids = packed_to_generate(model.transformer), train.ids[0].tolist()
+        return list(generate_ids(trunk, ids, tokens=GENERATED, temperature=0))
 
     def training():
         own_process()  # as train.py does
@@ -63,19 +69,8 @@ def do(job: str, dtype: str, folder: Path) -> Callable:
         recipe = dataclasses.replace(FINE, epochs=EPOCHS[job])
         return train_to_end(Training.of(model, recipe, len(train)), *computed)
 
-    if job in EPOCHS:
-        return training
-    model, checkpoint = opened(freeze_trunk=True)  # it takes the file's hash, too: see opening.py
-    return {
-        "read": read,
-        "predict": lambda: read_all(FrozenPart(model).logits, test, DEVICE),
-        "open": opened,
-        "generate": lambda: list(
-            generate_ids(
-                packed_to_generate(model.transformer),
-                train.ids[0].tolist(),
-                tokens=GENERATED,
-                temperature=0,
-            )
-        ),
-    }[job]
+    if job == "read":
+        model, _ = opened(freeze_trunk=True)
+        part = FrozenPart(model)
+        return lambda: read_all(part.pooled, test, DEVICE)
+    return {"predict": predict, "open": opened, "generate": generate}.get(job, training)

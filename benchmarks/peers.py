@@ -44,16 +44,20 @@ NEEDS = {  # the packages of each
     "openvino": ("openvino", "onnx", "onnxscript"),
     "onnx": ("onnxruntime", "onnx", "onnxscript"),
 }
+LATE = {  # what they would import in the time that is taken
+    "sorted": ("transformers.models.gpt2.modeling_gpt2", "torch._dynamo"),
+    "openvino": ("openvino",),
+    "onnx": ("onnxruntime",),
+}
 AT_ONCE = torch.get_num_threads() if DEVICE == "cpu" else 1
 TOKENS = 256 if DEVICE == "cpu" else TOKENS_AT_ONCE[DEVICE]
 
 
 def do(job: str, way: str, dtype: str, folder: Path) -> Callable:
     """Return a job as a function; what stands before it is not measured."""
+    for module in (*LATE.get(way, LATE["sorted"]), *["peft"] * (job == "lora")):
+        importlib.import_module(module)
     if way in ("documented", "sorted", "compiled"):
-        late = ("transformers.models.gpt2.modeling_gpt2", "torch._dynamo")
-        for module in (*late, *["peft"] * (job == "lora")):  # not to be imported in the time taken
-            importlib.import_module(module)
         from transformers.utils import logging
 
         logging.set_verbosity_error()
@@ -64,33 +68,33 @@ def do(job: str, way: str, dtype: str, folder: Path) -> Callable:
         return lambda: classifier(folder)
     if job == "generate":
         return generate(folder)
-    reading, head = read(way, dtype, folder, texts_in(folder, "test")), nn.LazyLinear(2)
-    return reading if job == "read" else lambda: head(reading())
+    texts = texts_in(folder, "test")
+    if job == "predict":
+        return lambda: nn.LazyLinear(2)(reader(way, dtype, folder, texts)())
+    read = reader(way, dtype, folder, texts)
+    if way not in ("documented", "sorted"):
+        read()  # each shape of a batch is prepared
+    return read
 
 
-def read(way: str, dtype: str, folder: Path, texts: Tokens) -> Callable[[], torch.Tensor]:
-    """Return what reads all texts, and returns their vectors, (N, C): everything is prepared."""
+def reader(way: str, dtype: str, folder: Path, texts: Tokens) -> Callable[[], torch.Tensor]:
+    """Return what reads all texts, and returns their vectors, (N, C)."""
     if way == "documented":
         return read_in_order(folder, texts)
     torch.set_num_threads(1)  # in a batch: code is compiled for as many
-    read_batch = {"openvino": with_openvino, "onnx": with_onnx}.get(way)
-    if read_batch:
-        read_batch = read_batch(folder, dtype)
+    if way in ("onnx", "openvino"):
+        read_batch = {"openvino": with_openvino, "onnx": with_onnx}[way](folder, dtype)
     else:
         read_batch = with_transformers(folder, getattr(torch, dtype), way == "compiled")
     batches = token_batches(texts.lengths, TOKENS)
     order = torch.from_numpy(np.argsort(np.concatenate(batches)))
 
-    def read_at(indices):
-        return read_batch(*texts.batch(indices)[0])
-
-    def read_all():
+    def read():
         with ThreadPoolExecutor(AT_ONCE, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return torch.cat([*pool.map(read_at, batches)])[order]
+            inputs = (texts.batch(indices)[0] for indices in batches)
+            return torch.cat([*pool.map(lambda batch: read_batch(*batch), inputs)])[order]
 
-    for indices in batches[-1:] if way == "sorted" else batches:  # engines prepare each shape
-        read_at(indices)
-    return read_all
+    return read
 
 
 def read_in_order(folder: Path, texts: Tokens):
