@@ -16,7 +16,7 @@ of a batch; all else begins with closed files (an export is such a file). The co
     difference   the largest, from the vectors of minigpt in float32
     head         the test accuracy of a head on such vectors, if the trunk is that of weights/tiny
 
-Needs the test extra, and for all peers the bench extra: pip install -e .[test,bench]
+Needs the extra for the peers: pip install -e .[bench]. What is not installed is left out.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def cells_of(jobs: list[str], ways: list[str]) -> list[tuple[str, str]]:
             elif here and way in ways:
                 cells.append((job, way))
     for name, needs in lacking.items():
-        print(f"left out: {name}: no {', '.join(needs)}; pip install -e .[test,bench]")
+        print(f"left out: {name}: no {', '.join(needs)}; pip install -e .[bench]")
     return cells
 
 
