@@ -298,6 +298,8 @@ def main():
             for (j, way), results in measured.items()
             if j == job and results
         }
+        if not rows:
+            continue
         done = EPOCHS.get(job, 1) * tokens["train" if job in EPOCHS else "test"]
         done = {"open": 0, "generate": GENERATED}.get(job, done)
         print_job(job, rows, done, operations(job, config, tokens), rates, more.get(job, {}))
