@@ -52,8 +52,8 @@ REPLACED = {
 # Commands that do not run here, and why
 NOT_RUN = {
     "make train": "installs, from a network",
-    "make bench": "takes ten minutes",
-    "make bench BENCH=--small": "takes a minute and a half",
+    "make bench": "takes long, and installs, from a network",
+    "make bench BENCH=--small": "takes long, and installs, from a network",
     "python3 -m venv .venv && . .venv/bin/activate": "makes an environment to install into",
     'pip install -c constraints.txt -e ".[explain]"': "installs, from a network",
     "python benchmarks/methods.py mirrored sst2 path/to/trec": "takes an hour",
