@@ -74,14 +74,14 @@ def tokenize(
     end = [tokenizer.eot_token] if append_end else []
     room = max_length - len(end)
     encoded, truncated = [], 0
-    most = LONGEST * max_length  # characters: the rest is over the limit anyway
-    whole, part = slice(most), slice(room)
+    longest = LONGEST * max_length  # in characters: the rest is over the limit anyway
+    characters, tokens = slice(longest), slice(room)
     if keep == "end":
-        whole, part = slice(-most, None), slice(-room, None)
-    texts = [e.text[whole] for e in examples]
+        characters, tokens = slice(-longest, None), slice(-room, None)
+    texts = [e.text[characters] for e in examples]
     for ids in tokenizer.encode_ordinary_batch(texts, num_threads=2):
         truncated += len(ids) > room
-        encoded.append(np.array(ids[part] + end or [tokenizer.eot_token], dtype=np.int64))
+        encoded.append(np.array(ids[tokens] + end or [tokenizer.eot_token], dtype=np.int64))
     return Tokens(encoded, torch.tensor([labels.index(e.label) for e in examples]), truncated)
 
 

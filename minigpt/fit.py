@@ -105,7 +105,7 @@ def fit(t: Training, train, dev, group=ALONE):
     best of many accuracies is mostly luck. docs/tuning.md has the three compared.
     """
     if not t.history:
-        assess(t, dev, group)
+        validate(t, dev, group)
         yield t
     for epoch in range(len(t.history), t.recipe.epochs + 1):  # epoch 0 was the start
         train_mode(t.model)
@@ -113,7 +113,7 @@ def fit(t: Training, train, dev, group=ALONE):
         for batches in steps_of(train, t.recipe, epoch)[taken:]:
             take_step(t, train, batches, group)
             yield t
-        assess(t, dev, group)
+        validate(t, dev, group)
         yield t
 
 
@@ -128,7 +128,9 @@ def loss_of(t: Training, logits, labels, reduction="mean") -> torch.Tensor:  # (
 
     Of P heads that are trained side by side, (B, K, P), the mean.
     """
-    weights, heads = None if t.class_weights is None else t.class_weights.to(logits), 1
+    weights, heads = t.class_weights, 1
+    if weights is not None:
+        weights = weights.to(logits)
     if logits.dim() == 3:
         heads = logits.size(2)
         labels = labels[:, None].expand(-1, heads)
@@ -161,7 +163,7 @@ def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> 
     t.losses.append(total)  # as a tensor, so that the host need not wait for a GPU
 
 
-def assess(t: Training, dev, group=ALONE) -> None:
+def validate(t: Training, dev, group=ALONE) -> None:
     """Evaluate on dev, before training or after an epoch, and add a line to the history.
 
     Of several heads, the line has the one with the lowest loss on dev, and the loss on train is

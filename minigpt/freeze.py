@@ -75,9 +75,8 @@ def train_mode(model: nn.Module) -> None:
     for module in model.modules():  # parents before children, which thus have the last word
         if parameters := list(module.parameters()):
             module.train(any(p.requires_grad for p in parameters))
-    for trunk in model.modules():
-        if isinstance(trunk, GPT2):
-            trunk.drop.train(trunk.wte.weight.requires_grad or trunk.wpe.weight.requires_grad)
+        if isinstance(module, GPT2):
+            module.drop.train(module.wte.weight.requires_grad or module.wpe.weight.requires_grad)
 
 
 def frozen_unchanged(model: Classifier, path: Path) -> bool:

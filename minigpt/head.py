@@ -28,7 +28,7 @@ HEAD_RECIPE = Recipe(
     lr=1e-2,
     weight_decay=(3.0, 1.0, 0.3, 0.1, 0.03, 0.01),
     warmup=0.1,
-    clip=1e9,  # none: the heads would share it, and one alone would end elsewhere
+    clip=1e9,  # no clipping: heads side by side would share one norm
     accumulate=1,
     seed=0,
 )
@@ -102,8 +102,8 @@ class ConditionedHeads(nn.Module):
         zeros = torch.zeros(classes, len(A))  # the loss is convex: the start hardly matters
         self.V = nn.ParameterList(zeros.clone() for _ in range(heads))
 
-    def matrix(self, n: int):  # -> (K, C)
-        return self.V[n] @ self.A
+    def matrix(self, head: int):  # -> (K, C)
+        return self.V[head] @ self.A
 
     def forward(self, x):  # (B, C) -> (B, K, P)
         logits = F.linear(x, torch.cat([*self.V]) @ self.A)  # (B, P * K)
@@ -121,16 +121,15 @@ def fit_head(
     """Train `score`, (C -> K) without a bias, on vectors; return the training at its end.
 
     A head is trained with each weight decay of the recipe, and that with the lowest loss on dev
-    at the end is taken. They share their batches and nothing else: one that is trained alone ends
-    at the same place.
+    at the end is taken. They share their batches, and a norm if the gradient is clipped; without
+    clipping, one that is trained alone ends at the same place, but for Adam's epsilon.
 
     `loop` goes through the steps of `fit`; hand in another to save or show them on the way.
     """
     decays = recipe.weight_decay
-    if isinstance(decays, tuple):  # AdamW multiplies by 1 - rate * decay: too large a one diverges
-        decays = tuple(d for d in decays if recipe.lr * d < 1) or decays[-1:]
-    else:
-        decays = (decays,)
+    decays = decays if isinstance(decays, tuple) else (decays,)
+    # AdamW multiplies by 1 - rate * decay: too large a one diverges
+    decays = tuple(d for d in decays if recipe.lr * d < 1) or decays[-1:]
     heads = ConditionedHeads(conditioner(train), score.out_features, len(decays))
     heads.to(score.weight.device)
     groups = [{"params": V, "weight_decay": d} for V, d in zip(heads.V, decays, strict=True)]

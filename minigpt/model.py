@@ -45,8 +45,7 @@ class Past:
     """The keys and values that one block computed for earlier tokens.
 
     Generation extends it, so that each new token is computed once: a Past is for one text, or one
-    batch. It may start with keys and
-    values of no token: prefix tuning learns them.
+    batch. It may start with keys and values of no token: prefix tuning learns them.
     """
 
     def __init__(self, keys=None, values=None):  # (B, H, P, D) x 2, or empty

@@ -16,9 +16,8 @@ WORDS = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\
 def byte_of_character() -> dict[str, int]:
     """Return the 256 printable characters that stand for bytes in vocab.json and merges.txt.
 
-    Printable ones stand for themselves; the others, in order, for the characters from 256 on: the
-    space is Ġ.
-    Source: `bytes_to_unicode` in `encoder.py`.
+    Printable ones stand for themselves; for the others stand, in order, the characters from 256 on
+    (the space is Ġ). Source: `bytes_to_unicode` in `encoder.py`.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in printable]

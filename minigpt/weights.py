@@ -30,7 +30,7 @@ def parameters_in(stored) -> dict[str, str]:
     files have names with and without this prefix.
     """
     names = {name.removeprefix("transformer."): name for name in stored}
-    return {n: stored for n, stored in names.items() if not NOT_PARAMETERS.fullmatch(n)}
+    return {n: name for n, name in names.items() if not NOT_PARAMETERS.fullmatch(n)}
 
 
 def open_tensors(path: Path, only=None) -> dict[str, torch.Tensor]:

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]
-INSTALLED = PACKAGE / "checkout"  # an installed package has them in a folder of its own
-
 
 def checkout() -> Path:
-    """Return the folder they are in."""
-    return INSTALLED if INSTALLED.is_dir() else PACKAGE.parent
+    """Return the folder they are in: an installed package has them in a folder of its own."""
+    package = Path(__file__).parents[1]
+    installed = package / "checkout"
+    return installed if installed.is_dir() else package.parent
 
 
 def train_command(processes: int = 1) -> str:
-    """Return how one starts train.py here."""
+    """Return how one starts train.py, in a checkout and wherever the package is installed."""
     launcher = f"torchrun --nproc_per_node={processes}" if processes > 1 else "python"
-    return f"{launcher} -m minigpt train" if INSTALLED.is_dir() else f"{launcher} train.py"
+    return f"{launcher} -m minigpt train"

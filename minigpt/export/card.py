@@ -108,7 +108,8 @@ def card(run: Run, metrics: dict | None, name: str, library: str, how: str) -> s
         )
         rows = rows_of_test(metrics["test"], run.labels)
         table = "\n".join(f"    {name:16}{value}" for name, value in rows)
-        figures = f"{table}\n\nMeasured once, on {metrics['test']['n']:,} texts.\n"
+        dtype = str(run.model.dtype).removeprefix("torch.")  # an export is in float32
+        figures = f"{table}\n\nMeasured once, on {metrics['test']['n']:,} texts, in {dtype}.\n"
     lengths = "{} to {} tokens long, ".format(*run.train_lengths) if run.train_lengths else ""
     text = TEXT.format(
         name=name,

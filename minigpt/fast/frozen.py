@@ -49,7 +49,7 @@ def check_frozen_part(model: PartialClassifier) -> None:
     if model.dtype == torch.int8 and first_trainable(model.transformer) == 0:
         raise InputError(
             "--dtype int8 is for frozen blocks below what is trained, and here training starts at "
-            "the first block; use another --dtype"
+            "the first block; see --train-last and --in-last, or use another --dtype"
         )
 
 

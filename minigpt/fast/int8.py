@@ -1,10 +1,10 @@
-"""Linear layers in int8, for a trunk that is only read: twice the rate of bfloat16.
+"""Linear layers in int8, for a trunk that is only read.
 
 A weight is a whole number from -127 to 127, times a scale of its output. What comes in is one from
-0 to 255, less `zero`, times a scale of its token: GPT-2 has a few enormous channels, above all at
-the first token, and one scale for all tokens would leave nothing of the others. So
+0 to 255, less a zero point, times a scale of its token: GPT-2 has a few enormous channels, above
+all at the first token, and one scale for all tokens would leave nothing of the others. So
 
-    y = token scale * output scale * Σ (u - zero) w + b
+    y = token scale * output scale * Σ (u - zero point) w + b
 
 in whole numbers up to the sum (Dettmers et al. 2022, LLM.int8(), 3.1: vector-wise quantization).
 All else, from layer norms to the residual stream, stays in float32.
@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from minigpt.edge.errors import InputError
-from minigpt.model import MLP, Linear
+from minigpt.model import MLP, Attention, Linear
 
 onednn = torch.ops.onednn  # private, but what TorchInductor runs: torch/_inductor/mkldnn_ir.py
 OPERATIONS = ("qlinear_prepack", "qlinear_pointwise")
 ROUND = 1.5 * 2**23  # a float32 near this has no fraction, and its low bits are a whole number
-BEHIND_GELU = 24  # as `zero`: GELU gives -0.17 at least, so that most of 0 to 255 is for the rest
-LEAST = 1e-30  # as a scale: a token of zeros, or the weights of an output, divide by it
+BEHIND_GELU = 24  # the zero point there: GELU gives -0.17 at least, and most is for the rest
+SMALLEST_SCALE = 1e-30  # a token of zeros, or the weights of an output, divide by it
 
 
 def has_int8() -> bool:
@@ -35,41 +35,42 @@ def has_int8() -> bool:
 def check_int8(device: str) -> None:
     """Raise InputError where nothing can be computed in int8."""
     if device != "cpu":
-        raise InputError(f"int8 is for CPUs, and this is {device}; add --device cpu")
+        raise InputError(f"int8 is for CPUs, and this is {device}; choose the device cpu")
     if not has_int8():
         raise InputError(
             "int8 needs a CPU with AVX-512 VNNI or AMX, which this one does not have; "
-            "train with another --dtype"
+            "train with another --dtype, or export the run and predict with that, in float32"
         )
 
 
 class Int8Linear(nn.Module):
-    """x Wᵀ + b in int8, for a weight that will not change. `zero` is the number for 0.0."""
+    """x Wᵀ + b in int8, for a weight that will not change. `zero_point` stands for 0.0."""
 
-    def __init__(self, weight, bias, zero=128):  # (out, in), (out,)
+    def __init__(self, weight, bias, zero_point=128):  # (out, in), (out,)
         super().__init__()
-        weight, self.bias, self.zero = weight.detach(), bias.detach(), zero
-        self.scale = weight.abs().amax(1).div(127).clamp(min=LEAST)  # (out,)
-        whole = (weight / self.scale[:, None]).round().to(torch.int8)
-        self.weight = onednn.qlinear_prepack(whole.contiguous(), None)
+        weight, self.bias, self.zero_point = weight.detach(), bias.detach(), zero_point
+        self.scale = weight.abs().amax(1).div(127).clamp(min=SMALLEST_SCALE)  # (out,)
+        quantized = (weight / self.scale[:, None]).round().to(torch.int8)
+        self.weight = onednn.qlinear_prepack(quantized.contiguous(), None)
         self.no_offset = torch.zeros(len(weight), dtype=torch.int32)  # of the weights
-        self.offset = weight.new_full(weight.shape[1:], ROUND + zero)  # (in,)
+        self.offset = weight.new_full(weight.shape[1:], ROUND + zero_point)  # (in,)
 
     def forward(self, x):  # (..., in) -> (..., out)
         u, scale = self.quantized(x)
         weights = self.weight, self.scale, self.no_offset
         how = 1.0, 0, torch.float32, "none", [], ""  # nothing is done to the sums
-        y = onednn.qlinear_pointwise(u, 1.0, self.zero, *weights, None, *how)
+        y = onednn.qlinear_pointwise(u, 1.0, self.zero_point, *weights, None, *how)
         return torch.addcmul(self.bias, y, scale, out=y)
 
     def quantized(self, x):  # (..., in) -> (..., in) uint8, (..., 1)
-        """Return u and the scales of the tokens: x is about (u - zero) * scale.
+        """Return u and the scales of the tokens: x is about (u - zero point) * scale.
 
         Adding ROUND rounds to the nearest whole number, half to even, in the same pass over memory
         that multiplies; torch has no faster way from float32 to uint8.
         """
         high, low = x.amax(-1, keepdim=True), x.amin(-1, keepdim=True)
-        scale = torch.maximum(high / (255 - self.zero), low / -self.zero).clamp_(min=LEAST)
+        scale = torch.maximum(high / (255 - self.zero_point), low / -self.zero_point)
+        scale.clamp_(min=SMALLEST_SCALE)
         shifted = torch.addcmul(self.offset, x, 1 / scale)
         return shifted.view(torch.int32).to(torch.uint8).contiguous(), scale
 
@@ -98,12 +99,12 @@ def put_int8_in(module: nn.Module) -> None:
     gelu = getattr(module, "act", None)
     gelu = type(gelu) is nn.GELU and gelu.approximate == "tanh" and not hooked(gelu)
     for name, child in list(module.named_children()):
-        if type(child) is not Linear:
+        if type(child) in (Attention, MLP):
             put_int8_in(child)
-        elif not hooked(child):
+        elif type(child) is Linear and not hooked(child):
             behind_gelu = gelu and isinstance(module, MLP) and name == "c_proj"
-            zero = BEHIND_GELU if behind_gelu else 128
-            setattr(module, name, Int8Linear(child.weight.T, child.bias, zero))
+            zero_point = BEHIND_GELU if behind_gelu else 128
+            setattr(module, name, Int8Linear(child.weight.T, child.bias, zero_point))
     if gelu:
         module.act = TanhGELU()
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from minigpt.fast.int8 import hooked, put_int8_in
-from minigpt.model import GPT2, MLP, Linear
+from minigpt.model import GPT2, MLP, Attention, Linear
 
 onednn = torch.ops.mkldnn  # private, but what TorchInductor runs: torch/_inductor/mkldnn_ir.py
 OPERATIONS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
@@ -75,9 +75,9 @@ def pack_in(module: nn.Module) -> None:
     What was put in their place (peft.py), or hung on them, stays as it is.
     """
     for name, child in list(module.named_children()):
-        if type(child) is not Linear:
+        if type(child) in (Attention, MLP):
             pack_in(child)
-        elif not hooked(child):
+        elif type(child) is Linear and not hooked(child):
             act = module.act if isinstance(module, MLP) and name == "c_fc" else None
             gelu = type(act) is nn.GELU and act.approximate == "tanh"
             setattr(module, name, PackedLinear(child.weight.T, child.bias, gelu))

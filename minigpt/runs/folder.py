@@ -159,7 +159,8 @@ def load_transformers(folder: str, device: str) -> Run:
     head = read_head(checkpoint)
     tokenizer = open_tokenizer(checkpoint, keep=head.keep if head else "start")
     if head is None:
-        raise InputError(f"{folder} has no `score`; train one: train.py --weights {folder}")
+        how = f"{train_command()} --weights={quote(str(folder))}"
+        raise InputError(f"{folder} has no `score`; train one: {how}")
     if len(head.labels) < 2 or head.problem not in (None, "single_label_classification"):
         raise InputError(f"{folder} does not choose among classes: {head.problem or 'one score'}")
     recipe = {name: getattr(head, name) for name in ("append_end", "max_length", "keep")}

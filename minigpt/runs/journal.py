@@ -36,7 +36,7 @@ from minigpt.runs.snapshot import restore, snapshot
 from minigpt.runs.watch import NotFinite, Signals, check, finite, not_finite, progress
 
 STATE, HISTORY = "state.safetensors", "history.jsonl"
-FORMAT = 3  # of the state: raise it when older ones can no longer be read
+FORMAT = 4  # of the state: raise it when older ones can no longer be read
 
 
 @dataclasses.dataclass(frozen=True)

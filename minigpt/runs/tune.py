@@ -60,7 +60,7 @@ def tune(
     if head_alone or (warm_up and not journal.is_past("head")):
         freeze(model, set())
         first = recipe
-        if warm_up:  # --epochs, --lr and --weight-decay are for what comes after
+        if warm_up:  # --epochs, --lr, --weight-decay, --clip: for what comes after
             own = {name: getattr(HEAD_RECIPE, name) for name in ("lr", "weight_decay", "clip")}
             first = dataclasses.replace(recipe, epochs=warm_up, **own)
         vectors = computed()

@@ -255,7 +255,7 @@ def test_int8_is_refused_where_it_cannot_be_had_or_nothing_is_frozen(monkeypatch
         check_frozen_part(model)
     freeze(model, set())
     check_frozen_part(model)
-    with pytest.raises(InputError, match="this is cuda; add --device cpu"):
+    with pytest.raises(InputError, match="this is cuda; choose the device cpu"):
         int8.check_int8("cuda")
     monkeypatch.setattr(int8, "has_int8", lambda: False)
     with pytest.raises(InputError, match="needs a CPU with"):

@@ -163,7 +163,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     time.sleep(0.2)
     os.kill(process, number)
     assert forks.wait(process) == status
-    assert f"To resume: python train.py --resume={tmp_path / 'run'}" in forks.said()
+    assert f"To resume: python -m minigpt train --resume={tmp_path / 'run'}" in forks.said()
     assert "Traceback" not in forks.said()
     process = forks.start("--resume", tmp_path / "run", out="said again")
     said = tmp_path / "said again"
@@ -181,5 +181,5 @@ def test_torchrun_passes_a_signal_on_and_all_its_processes_save(checkpoint, text
     run.send_signal(signal.SIGTERM)
     out, _ = run.communicate(timeout=60)
     assert run.returncode != 0
-    assert "To resume: torchrun --nproc_per_node=2 train.py --resume=" in out
+    assert "To resume: torchrun --nproc_per_node=2 -m minigpt train --resume=" in out
     assert out.count("To resume") == 1

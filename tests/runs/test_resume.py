@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from common import POLICIES, outcome
+from common import IN_INT8, POLICIES, outcome
 from safetensors.torch import load_file, save_file
 
 import train
@@ -25,7 +25,7 @@ from minigpt.runs.journal import read_header
 
 
 def how_to_resume(folder) -> str:
-    return f"python train.py --resume={Path(folder).resolve()}"
+    return f"python -m minigpt train --resume={Path(folder).resolve()}"
 
 
 class InEachStep(Group):
@@ -74,7 +74,7 @@ def interrupt_at(step: int):
     return act
 
 
-@pytest.mark.parametrize("flags", POLICIES, ids=" ".join)
+@pytest.mark.parametrize("flags", [*POLICIES, IN_INT8], ids=" ".join)
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     flags, run, train_while, checkpoint, texts
 ):
@@ -253,8 +253,8 @@ def cut(name: str, by: int = 10):
 BAD_STATES = {
     "holds no state to resume from": lambda: Path("parts/state.safetensors").unlink(),
     "state.safetensors cannot be read": cut("parts/state.safetensors"),
-    "format is 4, not 3; start": in_header(lambda header: header.update(format=4)),
-    "was saved by an earlier minigpt": in_header(lambda header: header.update(format=2)),
+    "format is 5, not 4; start": in_header(lambda header: header.update(format=5)),
+    "was saved by an earlier minigpt": in_header(lambda header: header.update(format=3)),
     "history.1.phase is missing": in_header(lambda header: header["history"].append(7)),
     "started with 2 processes": in_header(lambda header: header.update(processes=2)),
     "with other weights": in_header(lambda header: header.update(weights="0")),
@@ -310,7 +310,7 @@ def test_an_unfinished_run_does_not_predict_and_says_how_to_finish_it(
 ):
     train_while(interrupt_at(2), "--weights", checkpoint, "--data", texts, "--out", "parts")
     status, out, err = run("predict", "parts", "a text")
-    assert (status, out) == (2, "") and "train.py --resume=parts" in err
+    assert (status, out) == (2, "") and "-m minigpt train --resume=parts" in err
 
 
 def test_a_link_in_an_unfinished_files_place_is_not_written_through(
