@@ -1,5 +1,6 @@
 """The page in docs/ says what docs/results.json has, and shows what is there."""
 
+import html
 import importlib.util
 import json
 import re
@@ -81,6 +82,15 @@ def test_figures_are_there():
     drawn = {name for name, result in RESULTS["experiments"].items() if "skipped" not in result}
     assert {f"figures/{name}.png" for name in drawn} | {"figures/last-vector.svg"} == {*shown}
     assert all((DOCS / path).is_file() for path in shown)
+
+
+def test_the_page_is_one_small_file_of_the_same_results():
+    path = DOCS / "index.html"
+    page = html.unescape(path.read_text(encoding="utf-8"))
+    assert path.stat().st_size < 25e6
+    assert not re.search(r"(?:src|href)=[\"']?https?:[^\"'>]+\.(?:js|css|png)", page)
+    for result in RESULTS["experiments"].values():
+        assert result["headline"].replace(" %", "\N{NO-BREAK SPACE}%") in page
 
 
 def test_every_row_about_checkpoints_names_tests_that_there_are():
