@@ -338,7 +338,7 @@ def test_predict_sends_nobody_to_train_in_vain(checkpoint, run, texts):
     assert "do_lower_case is True" in refused_alike(checkpoint, run, texts)
     (checkpoint / "tokenizer_config.json").unlink()
     status, _, err = run("predict", checkpoint, "good")
-    assert status == 2 and f"train.py --weights {checkpoint}" in err
+    assert status == 2 and f"-m minigpt train --weights={checkpoint}" in err
     given = ("--weights", checkpoint, "--data", texts, "--epochs", 1, "--freeze-trunk")
     assert run("train", *given)[0] == 0
 

@@ -390,8 +390,8 @@ def test_wherever_a_run_is_the_line_that_it_prints_goes_on_with_it(
     how = ["--weights", checkpoint, "--data", texts, "--epochs", 1, flag]
     status, _, err = train_while(interrupt_at(2), *how)
     assert status == 130
-    command = shlex.split(err[err.index("python train.py") :])
-    status, _, err = run("train", *command[2:])
+    command = shlex.split(err[err.index("python -m minigpt train") :])
+    status, _, err = run("train", *command[4:])
     assert status == 0, err
 
 
