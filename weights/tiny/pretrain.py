@@ -1,6 +1,6 @@
 """How the bundled checkpoint was made: next-token prediction on film reviews, and nothing else.
 
-    python weights/tiny/pretrain.py reviews-1.txt reviews-2.txt --tokens 23e6
+    python weights/tiny/pretrain.py reviews-1.txt reviews-2.txt --tokens 92e6
 
 The input is plain text, one review a line, without a rating; the output is a model that has only
 ever been asked "which token comes next?". To answer that well after "a warm, funny film with two
@@ -178,7 +178,7 @@ def held_out_loss(model: GPT2, ids: np.ndarray, most: int) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("reviews", nargs="+", help="text files, one review a line")
-    parser.add_argument("--tokens", type=float, default=23e6, help="how many to learn from")
+    parser.add_argument("--tokens", type=float, default=92e6, help="how many to learn from")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     ids, held_out = prepare(args.reviews, args.out)
