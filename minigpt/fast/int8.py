@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from minigpt.edge.errors import InputError
-from minigpt.model import MLP, Attention, Linear
 
 onednn = torch.ops.onednn  # private, but what TorchInductor runs: torch/_inductor/mkldnn_ir.py
 OPERATIONS = ("qlinear_prepack", "qlinear_pointwise")
@@ -76,9 +75,9 @@ class Int8Linear(nn.Module):
 
 
 class TanhGELU(nn.Module):
-    """GELU in its tanh form, three times as fast as torch's, to rounding.
+    """GELU in its tanh form, to rounding: x (1 + tanh z) / 2 = x / (1 + exp(-2 z)).
 
-    x (1 + tanh z) / 2 = x / (1 + exp(-2 z)), and torch computes the right side far faster.
+    The right side is made of a few passes over memory for which torch has fast kernels.
     """
 
     def __init__(self):
@@ -89,25 +88,3 @@ class TanhGELU(nn.Module):
         # 2 z = slope * (x + 0.044715 x³)
         z = torch.addcmul(self.slope, x, x, value=0.044715 * self.slope.item()).mul_(x)
         return z.sigmoid_().mul_(x)
-
-
-def put_int8_in(module: nn.Module) -> None:
-    """Put layers in int8 in place of the linear ones, and the faster GELU in place of torch's.
-
-    As in packing.py, what was put in their place, or hung on them, stays as it is.
-    """
-    gelu = getattr(module, "act", None)
-    gelu = type(gelu) is nn.GELU and gelu.approximate == "tanh" and not hooked(gelu)
-    for name, child in list(module.named_children()):
-        if type(child) in (Attention, MLP):
-            put_int8_in(child)
-        elif type(child) is Linear and not hooked(child):
-            behind_gelu = gelu and isinstance(module, MLP) and name == "c_proj"
-            zero_point = BEHIND_GELU if behind_gelu else 128
-            setattr(module, name, Int8Linear(child.weight.T, child.bias, zero_point))
-    if gelu:
-        module.act = TanhGELU()
-
-
-def hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -11,8 +11,8 @@ import copy
 import torch
 from torch import nn
 
-from minigpt.fast.int8 import hooked, put_int8_in
-from minigpt.model import GPT2, MLP, Attention, Linear
+from minigpt.fast.int8 import BEHIND_GELU, Int8Linear, TanhGELU
+from minigpt.model import GPT2, Block, Linear
 
 onednn = torch.ops.mkldnn  # private, but what TorchInductor runs: torch/_inductor/mkldnn_ir.py
 OPERATIONS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
@@ -45,19 +45,17 @@ def packed(trunk: GPT2, end: int, dtype=torch.float32) -> GPT2:
     It shares with the trunk what it need not convert; blocks from `end` on are not to be run. With
     int8, its linear layers are in int8, and all else is in float32.
     """
-    held = torch.float32 if dtype == torch.int8 else dtype
+    int8 = dtype == torch.int8
+    held = torch.float32 if int8 else dtype
     above = {id(p) for block in trunk.h[end:] for p in block.parameters()}
     same = {
         id(p): p if id(p) in above else nn.Parameter(p.detach().to(held), requires_grad=False)
         for p in trunk.parameters()
     }
     trunk = copy.deepcopy(trunk, same).eval()  # the modules are copied, the parameters are as said
-    if dtype == torch.int8:
+    if int8 or can_pack(trunk.wte.weight):
         for block in trunk.h[:end]:
-            put_int8_in(block)
-    elif can_pack(trunk.wte.weight):
-        for block in trunk.h[:end]:
-            pack_in(block)
+            put_int8_in(block) if int8 else pack_in(block)
     return trunk
 
 
@@ -69,17 +67,42 @@ def packed_to_generate(trunk: GPT2) -> GPT2:
     return copied
 
 
-def pack_in(module: nn.Module) -> None:
-    """Put packed layers in place of the linear ones, GELU within the one before it.
+def pack_in(block: Block) -> None:
+    """Put packed layers in place of the linear ones, and GELU within the one before it."""
+    for module, name, layer in linear_layers(block):
+        gelu = name == "c_fc" and is_tanh_gelu(module.act)
+        setattr(module, name, PackedLinear(layer.weight.T, layer.bias, gelu))
+        if gelu:
+            module.act = nn.Identity()
 
-    What was put in their place (peft.py), or hung on them, stays as it is.
+
+def put_int8_in(block: Block) -> None:
+    """Put layers in int8 in place of the linear ones, and a faster GELU in place of torch's."""
+    gelu = is_tanh_gelu(block.mlp.act)
+    for module, name, layer in linear_layers(block):
+        behind_gelu = gelu and module is block.mlp and name == "c_proj"
+        zero_point = BEHIND_GELU if behind_gelu else 128
+        setattr(module, name, Int8Linear(layer.weight.T, layer.bias, zero_point))
+    if gelu:
+        block.mlp.act = TanhGELU()
+
+
+def linear_layers(block: Block) -> list[tuple[nn.Module, str, Linear]]:
+    """Return the linear layers, each with the module it is in and its name there.
+
+    What was put in their place (peft/), or has something hung on it, is not among them.
     """
-    for name, child in list(module.named_children()):
-        if type(child) in (Attention, MLP):
-            pack_in(child)
-        elif type(child) is Linear and not hooked(child):
-            act = module.act if isinstance(module, MLP) and name == "c_fc" else None
-            gelu = type(act) is nn.GELU and act.approximate == "tanh"
-            setattr(module, name, PackedLinear(child.weight.T, child.bias, gelu))
-            if gelu:
-                module.act = nn.Identity()
+    return [
+        (module, name, layer)
+        for module in (block.attn, block.mlp)
+        for name, layer in module.named_children()
+        if type(layer) is Linear and not hooked(layer)
+    ]
+
+
+def is_tanh_gelu(act: nn.Module) -> bool:
+    return type(act) is nn.GELU and act.approximate == "tanh" and not hooked(act)
+
+
+def hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)

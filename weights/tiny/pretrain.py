@@ -176,6 +176,7 @@ def held_out_loss(model: GPT2, ids: np.ndarray, most: int) -> float:
 
 
 def main():
+    """Pre-train from the last state, or from the start where there is none."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("reviews", nargs="+", help="text files, one review a line")
     parser.add_argument("--tokens", type=float, default=92e6, help="how many to learn from")
