@@ -17,7 +17,7 @@ from minigpt.fast import (
     packed_to_generate,
     precompute,
 )
-from minigpt.fit import Recipe, Training, read_all, train_to_end
+from minigpt.fit import Recipe, Training, train_to_end
 from minigpt.freeze import freeze, names_to_train
 from minigpt.head import HEAD_RECIPE, fit_head
 from minigpt.language.generate import generate_ids
@@ -40,6 +40,7 @@ def texts_in(folder: Path, part: str) -> Tokens:
 def do(job: str, dtype: str, folder: Path) -> Callable:
     """Return a job as a function; what stands before it is not measured."""
     train, dev, test = (texts_in(folder, part) for part in ("train", "dev", "test"))
+    own_process()  # as train.py and predict do
     describe("random", folder)  # the first time takes the file's hash: see opening.py
 
     def opened(**policy):
@@ -51,7 +52,7 @@ def do(job: str, dtype: str, folder: Path) -> Callable:
 
     def predict():
         model, _ = opened(freeze_trunk=True)
-        return read_all(FrozenPart(model).logits, test, DEVICE)
+        return FrozenPart(model).logits_of(test)
 
     def generate():
         model, _ = opened()
@@ -59,7 +60,6 @@ def do(job: str, dtype: str, folder: Path) -> Callable:
         return list(generate_ids(trunk, ids, tokens=GENERATED, temperature=0))
 
     def training():
-        own_process()  # as train.py does
         policy = {"last": {"train_last": 2}, "frozen": {"freeze_trunk": True}}.get(job, {})
         model, checkpoint = opened(**policy)
         computed = [precompute(model, part, checkpoint) for part in (train, dev)]
@@ -72,5 +72,6 @@ def do(job: str, dtype: str, folder: Path) -> Callable:
     if job == "read":
         model, _ = opened(freeze_trunk=True)
         part = FrozenPart(model)
-        return lambda: read_all(part.pooled, test, DEVICE)
+        part.vectors_of(test)  # as the others: once before it is measured
+        return lambda: part.vectors_of(test)
     return {"predict": predict, "open": opened, "generate": generate}.get(job, training)

@@ -63,11 +63,11 @@ def do(job: str, way: str, dtype: str, folder: Path) -> Callable:
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+    if way != "documented":
+        reuse_memory()  # as ours: an allocator that keeps what is freed
     if job in EPOCHS:
-        if way != "documented":
-            reuse_memory()  # as ours: an allocator that keeps what is freed
-            if job == "frozen":
-                return head_on_vectors(folder)
+        if way != "documented" and job == "frozen":
+            return head_on_vectors(folder)
         return train(way, job, folder)
     if job == "open":
         return lambda: classifier(folder)

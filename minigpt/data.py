@@ -78,8 +78,8 @@ def tokenize(
     characters, tokens = slice(longest), slice(room)
     if keep == "end":
         characters, tokens = slice(-longest, None), slice(-room, None)
-    texts = [e.text[characters] for e in examples]
-    for ids in tokenizer.encode_ordinary_batch(texts, num_threads=2):
+    for example in examples:
+        ids = tokenizer.encode_ordinary(example.text[characters])
         truncated += len(ids) > room
         encoded.append(np.array(ids[tokens] + end or [tokenizer.eot_token], dtype=np.int64))
     return Tokens(encoded, torch.tensor([labels.index(e.label) for e in examples]), truncated)

@@ -208,15 +208,15 @@ def evaluate(model: nn.Module, examples, group=ALONE) -> torch.Tensor:  # -> (N,
 
 
 @torch.no_grad()
-def read_all(function: Callable, examples, device, group=ALONE) -> torch.Tensor:  # -> (N, ...)
-    """Return function(*inputs) of all examples, in their order, on the CPU."""
+def read_all(function: Callable, examples, device, group=ALONE, tokens=0):  # -> (N, ...)
+    """Return function(*inputs) of all examples, in their order, on the CPU, `tokens` at once."""
     device = torch.device(device)
 
     def read(indices):
         inputs, _ = examples.batch(indices)
         return function(*to_device(inputs, device))
 
-    batches = token_batches(examples.sizes, TOKENS_AT_ONCE[device.type])
+    batches = token_batches(examples.sizes, tokens or TOKENS_AT_ONCE[device.type])
     results = torch.cat(list(group.map(read, batches))).cpu()
     in_order = torch.empty_like(results)
     in_order[torch.from_numpy(np.concatenate(batches))] = results

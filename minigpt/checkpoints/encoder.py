@@ -5,6 +5,7 @@ space in front, and is encoded; tokens may be put before the whole. Knows nothin
 """
 
 import dataclasses
+import itertools
 import re
 
 import tiktoken
@@ -40,16 +41,9 @@ class Encoder:
         return self.encoding.decode_single_token_bytes(token)
 
     def encode_ordinary(self, text: str) -> list[int]:
-        return self.encode_ordinary_batch([text], num_threads=1)[0]
-
-    def encode_ordinary_batch(self, texts: list[str], *, num_threads: int = 2) -> list[list[int]]:
-        cut = [self.pieces(text) for text in texts]
-        plain = [piece for pieces in cut for piece in pieces if type(piece) is str]
-        ids = iter(self.encoding.encode_ordinary_batch(plain, num_threads=num_threads))
-        return [
-            [*self.before, *(i for p in pieces for i in (next(ids) if type(p) is str else [p]))]
-            for pieces in cut
-        ]
+        encode = self.encoding.encode_ordinary
+        ids = [encode(p) if type(p) is str else [p] for p in self.pieces(text)]
+        return [*self.before, *itertools.chain(*ids)]
 
     def pieces(self, text: str) -> list[str | int]:
         """Cut a text at added tokens: what is between them as text, they themselves as ids."""

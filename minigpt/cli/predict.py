@@ -22,7 +22,7 @@ from minigpt.datasets import (
     text_of,
 )
 from minigpt.edge.errors import InputError
-from minigpt.fast import FrozenPart, keep_loaded
+from minigpt.fast import FrozenPart, own_process
 from minigpt.runs import Run, load_run, read, unlabelled
 
 CHUNK = 64  # texts that are read together; from stdin, each is answered as it comes
@@ -188,7 +188,7 @@ def predict(argv: list[str]) -> None:
     add("--skip-bad", action="store_true", help="go on past lines that are not text")
     add("--device", default="auto", choices=DEVICES, help="auto: a GPU if there is one")
     args = parser.parse_intermixed_args(argv)
-    keep_loaded()
+    own_process()
     run = load_run(args.run, device_of(args.device))
     part, skipped, remarks = FrozenPart(run.model), Skipped(), Remarks(run)
     try:

@@ -9,7 +9,6 @@ from minigpt.fast.packing import packed, packed_to_generate
 from minigpt.fast.partial import PartialClassifier, compile_blocks
 from minigpt.fast.process import (
     in_processes,
-    keep_loaded,
     one_thread,
     own_process,
     processes_at_once,
@@ -23,7 +22,6 @@ __all__ = [
     "check_frozen_part",
     "compile_blocks",
     "in_processes",
-    "keep_loaded",
     "one_thread",
     "own_process",
     "packed",

@@ -21,13 +21,16 @@ from minigpt.fast.int8 import check_int8
 from minigpt.fast.packing import packed
 from minigpt.fast.partial import PartialClassifier, pool_from, run_blocks
 from minigpt.fast.store import stored
-from minigpt.fit import to_device
+from minigpt.fit import read_all, to_device
 from minigpt.head import Vectors
 from minigpt.model import GPT2
 from minigpt.parallel.group import ALONE, Group
 
 # N texts, B of them in a batch, T tokens in its longest, C channels
 # R rows stored: one for each token of all texts, or one for each text if vectors are pooled
+# Tokens times channels read at once on a CPU: 768 tokens of 256 channels, 256 of 768. What a block
+# makes of them stays in a core's cache, and few texts have to be padded to the same length
+AT_ONCE, LEAST_AT_ONCE = 196_608, 128  # tokens
 FORMAT = 2  # of what is stored: raise it when the numbers or their order change
 # numpy has no bfloat16: its bits, then; and what layers in int8 compute is in float32
 STORED = {torch.float32: "<f4", torch.bfloat16: "<i2", torch.int8: "<f4"}
@@ -42,6 +45,12 @@ def first_trainable(trunk: GPT2) -> int:
     parts = [nn.ModuleList(below), *trunk.h, trunk.ln_f]
     trained = [any(p.requires_grad for p in part.parameters()) for part in parts]
     return max(0, [*trained, True].index(True) - 1)  # the first part is before block 0
+
+
+def tokens_at_once(model: PartialClassifier) -> int:
+    """Return how many tokens to read at once with a frozen trunk."""
+    device, width = model.score.weight.device.type, model.score.in_features
+    return max(LEAST_AT_ONCE, AT_ONCE // width) if device == "cpu" else TOKENS_AT_ONCE[device]
 
 
 def check_frozen_part(model: PartialClassifier) -> None:
@@ -118,13 +127,18 @@ class FrozenPart:
         return pool_from(self.trunk, ids, lengths, self.pooling)
 
     def pooled(self, ids, lengths):  # (B, T), (B,) -> (B, C)
-        """Return the pooled vectors of texts that are read once, without storing anything."""
+        """Return the pooled vectors of a batch, without storing anything."""
         x = self.read(ids, lengths) if self.first else ids
         return x if self.pooling else self.model.pooled(x, lengths, self.first)
 
-    def logits(self, ids, lengths):  # (B, T), (B,) -> (B, K)
+    def vectors_of(self, texts: Tokens):  # -> (N, C)
+        """Return the pooled vectors of texts that are read once, without storing anything."""
+        return read_all(self.pooled, texts, self.device, tokens=tokens_at_once(self.model))
+
+    @torch.no_grad()
+    def logits_of(self, texts: Tokens):  # -> (N, K)
         """Return the logits of such texts."""
-        return self.model.score(self.pooled(ids, lengths))
+        return self.model.score(self.vectors_of(texts).to(self.device)).cpu()
 
 
 def precompute(
@@ -145,7 +159,7 @@ def precompute(
         return texts
     pooled = k > len(model.transformer.h)
     sizes = np.ones_like(texts.lengths) if pooled else texts.lengths
-    batches = token_batches(texts.lengths, TOKENS_AT_ONCE[model.score.weight.device.type])
+    batches = token_batches(texts.lengths, tokens_at_once(model))
     order, starts = np.concatenate(batches), np.empty_like(sizes)
     starts[order] = np.cumsum(sizes[order]) - sizes[order]  # in the order of computation
 

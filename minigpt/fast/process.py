@@ -31,7 +31,7 @@ def reuse_memory() -> None:
 
 
 def own_process() -> None:
-    """Make the most of a process that does nothing but to train."""
+    """Make the most of a process that does nothing but train, or read."""
     reuse_memory()
     keep_loaded()
     leave_out_compiler()

@@ -37,6 +37,7 @@ from minigpt.runs.watch import NotFinite, Signals, check, finite, not_finite, pr
 
 STATE, HISTORY = "state.safetensors", "history.jsonl"
 FORMAT = 4  # of the state: raise it when older ones can no longer be read
+HEAD_STEPS = 100  # after as many steps of a head, several processes ask each other whether to stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,11 @@ class Journal:
         """The seconds that must be between two states at evaluations: a head has many in one."""
         return min(self.every, 1.0) if self.phase == "head" else 0.0
 
+    @property
+    def talks_less(self) -> bool:
+        """Whether a step takes less time than a message to other processes: a step of a head."""
+        return self.group.size > 1 and self.phase == "head"
+
     def run(self, phase: str):
         """Return a function that trains to the end: checked, saved and shown, or resumed."""
 
@@ -97,7 +103,8 @@ class Journal:
             if self.state:
                 self.resume(t)
             self.unread.clear()
-            steps = finite(fit(t, train, dev, self.group), t, self.unread)
+            group = ALONE if self.talks_less else self.group  # each process takes all steps
+            steps = finite(fit(t, train, dev, group), t, self.unread)
             hide = self.quiet or self.group.rank > 0
             here = threading.current_thread() is threading.main_thread()  # no other has signals
             signals = Signals(self.writes) if self.folder and here else None
@@ -201,6 +208,8 @@ class Journal:
 
         The processes of a group do this together, if one of them has a reason.
         """
+        if self.talks_less and t.losses and t.step % HEAD_STEPS:
+            return
         received = signals.received if signals else None
         late = self.writes and (self.step is None or time.monotonic() - self.saved_at >= every)
         reasons = torch.tensor([float(late), float(received is not None)])

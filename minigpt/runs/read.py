@@ -4,7 +4,6 @@ import torch
 
 from minigpt.data import Example, Tokens, tokenize
 from minigpt.fast import FrozenPart
-from minigpt.fit import read_all
 from minigpt.runs.folder import Run
 
 # N texts, K classes, C channels
@@ -23,7 +22,7 @@ def unlabelled(run: Run, texts: list[str]) -> list[Example]:
 def read(run: Run, part: FrozenPart, examples: list[Example]) -> tuple[torch.Tensor, Tokens]:
     """Return the logits, (N, K), and the texts as they were read."""
     tokens = tokens_of(run, examples)
-    return read_all(part.logits, tokens, part.device), tokens
+    return part.logits_of(tokens), tokens
 
 
 def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (N, K)
@@ -33,4 +32,4 @@ def rate(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (N
 
 def vectors_of(run: Run, part: FrozenPart, texts: list[str]) -> torch.Tensor:  # -> (N, C)
     """Return the pooled vectors."""
-    return read_all(part.pooled, tokens_of(run, unlabelled(run, texts)), part.device)
+    return part.vectors_of(tokens_of(run, unlabelled(run, texts)))

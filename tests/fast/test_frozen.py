@@ -14,7 +14,7 @@ from minigpt.data import Tokens
 from minigpt.edge.errors import InputError
 from minigpt.fast import FrozenPart, PartialClassifier, check_frozen_part, frozen, int8, precompute
 from minigpt.fast.frozen import HiddenStates, StoredVectors, first_trainable
-from minigpt.fit import Recipe, Training, evaluate, read_all, train_to_end
+from minigpt.fit import Recipe, Training, evaluate, train_to_end
 from minigpt.freeze import freeze, names_to_train, trainable
 from minigpt.head import HEAD_RECIPE, fit_head, vectors_of
 from minigpt.peft import put_on
@@ -86,7 +86,7 @@ def test_logits_from_what_is_stored_are_those_from_the_ids(policy, how, base):
     assert len(array_of(stored)) == (24 if policy == FROZEN else texts.lengths.sum())
     expected = evaluate(model, texts)
     torch.testing.assert_close(evaluate(reader, stored), expected, rtol=0, atol=1e-5)
-    once = read_all(FrozenPart(model).logits, texts, "cpu")
+    once = FrozenPart(model).logits_of(texts)
     torch.testing.assert_close(once, expected, rtol=0, atol=1e-5)
 
 
@@ -130,8 +130,8 @@ def test_in_bfloat16_the_trunk_is_rounded_and_the_rest_is_not(policy, base):
     assert reader(states, *rest).dtype == torch.float32
     exact, logits = evaluate(exact_model, texts), evaluate(reader, stored)
     assert 0 < (logits - exact).abs().max() < 0.02 * exact.abs().max()
-    once = read_all(FrozenPart(model).logits, texts, "cpu")
-    torch.testing.assert_close(once, logits, rtol=0, atol=1e-5)
+    once = FrozenPart(model).logits_of(texts)  # in other batches: what is rounded is not the same
+    torch.testing.assert_close(once, logits, rtol=0, atol=0.005 * exact.abs().max().item())
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 

@@ -14,7 +14,7 @@ from minigpt.fast import FrozenPart, PartialClassifier, precompute
 from minigpt.fast.frozen import depends_on
 from minigpt.fast.int8 import Int8Linear, TanhGELU
 from minigpt.fast.packing import packed
-from minigpt.fit import evaluate, read_all
+from minigpt.fit import evaluate
 from minigpt.freeze import freeze, names_to_train
 from minigpt.head import fit_head
 from minigpt.model import Linear
@@ -108,7 +108,7 @@ def test_only_what_is_frozen_is_in_int8(policy, checkpoint):
         stored = precompute(model, texts, base)  # the second time, of another dtype: not the first
         reader = model.score if "freeze_trunk" in policy else model
         logits.append(evaluate(reader, stored))
-        once = read_all(FrozenPart(model).logits, texts, "cpu")
+        once = FrozenPart(model).logits_of(texts)
         torch.testing.assert_close(once, logits[-1], rtol=0, atol=1e-2 * once.std().item())
     assert 0 < (logits[0] - logits[1]).norm() < 0.05 * logits[0].norm()
     assert type(model.transformer.h[-1].mlp.c_fc) is Linear  # the model itself is as it was

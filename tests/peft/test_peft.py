@@ -10,7 +10,7 @@ from minigpt.classifier import POOLINGS, Classifier
 from minigpt.edge.errors import InputError
 from minigpt.fast import FrozenPart, PartialClassifier, precompute
 from minigpt.fast.frozen import first_trainable
-from minigpt.fit import Recipe, Training, read_all, train_to_end
+from minigpt.fit import Recipe, Training, train_to_end
 from minigpt.freeze import PRESETS, freeze, frozen_unchanged, names_to_train, train_mode, trainable
 from minigpt.model import Past
 from minigpt.peft import LoRALinear, merge, put_on
@@ -195,7 +195,7 @@ def test_reading_only_gives_the_same_logits(flags, pooling):
     expected = model(*texts.batch(np.arange(24))[0])
     for names in (added, set()):
         freeze(model, names)
-        logits = read_all(FrozenPart(model).logits, texts, "cpu")
+        logits = FrozenPart(model).logits_of(texts)
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
 
 
