@@ -16,6 +16,7 @@ from minigpt.fast import (
     own_process,
     packed_to_generate,
     precompute,
+    use_onednn,
 )
 from minigpt.fit import Recipe, Training, train_to_end
 from minigpt.freeze import freeze, names_to_train
@@ -48,6 +49,7 @@ def do(job: str, dtype: str, folder: Path) -> Callable:
         model = PartialClassifier(load_trunk(folder), 2, dtype=getattr(torch, dtype))
         added = put_on(model.transformer, LORA if job == "lora" else {})
         freeze(model, added or names_to_train(model.transformer, **policy))
+        use_onednn(model.transformer)
         return model.to(DEVICE), checkpoint
 
     def predict():

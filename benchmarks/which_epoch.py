@@ -18,7 +18,7 @@ from minigpt.cli.train_settings import settle
 from minigpt.data import tokenize
 from minigpt.datasets import load_dataset
 from minigpt.explain.study import sample
-from minigpt.fast import precompute, reuse_memory
+from minigpt.fast import precompute, reuse_memory, use_onednn
 from minigpt.fit import Training, evaluate, fit
 from minigpt.freeze import freeze, names_to_train
 from minigpt.runs import build
@@ -38,6 +38,7 @@ def train(checkpoint, dataset, flags: list[str], seed: int) -> list[dict]:
     texts = sample(dataset.train, 2000, seed)
     settings = settle(typed, checkpoint, len(texts))
     model, added = build(checkpoint, settings, len(dataset.labels), settings["dropout"])
+    use_onednn(model.transformer)
     freeze(model, added or names_to_train(model.transformer, train_last=typed.train_last))
     tokenizer, length = open_tokenizer(checkpoint), settings["max_length"]
     train, dev, test = (

@@ -69,8 +69,10 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.empty(inputs, outputs))
         self.bias = nn.Parameter(torch.empty(outputs))
 
+    product = staticmethod(F.linear)  # or any function of the same signature
+
     def forward(self, x):  # (..., in) -> (..., out)
-        return F.linear(x, self.weight.T, self.bias)  # up to 25 % faster than x @ weight + bias
+        return self.product(x, self.weight.T, self.bias)  # up to 25 % faster than x @ weight + bias
 
 
 class Attention(nn.Module):

@@ -14,6 +14,7 @@ from minigpt.fast.process import (
     processes_at_once,
     reuse_memory,
 )
+from minigpt.fast.products import use_onednn
 from minigpt.fast.store import stored
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "processes_at_once",
     "reuse_memory",
     "stored",
+    "use_onednn",
 ]

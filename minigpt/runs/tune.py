@@ -9,7 +9,7 @@ import torch
 
 from minigpt.checkpoints.find import Checkpoint
 from minigpt.data import Tokens
-from minigpt.fast import PartialClassifier, one_thread, precompute
+from minigpt.fast import PartialClassifier, one_thread, precompute, use_onednn
 from minigpt.fit import Recipe, Training
 from minigpt.freeze import freeze
 from minigpt.head import HEAD_RECIPE, fit_head
@@ -48,6 +48,8 @@ def tune(
     journal, recipe = journal or Journal(), recipe_of(settings)
     weights = class_weights_of(settings, train, model.score.out_features)
     head_alone, warm_up = settings["freeze_trunk"], settings["warm_head"]
+    if model.dtype != torch.bfloat16 and not settings["compile"]:
+        use_onednn(model.transformer)
 
     def computed():
         splits = [

@@ -193,7 +193,9 @@ def another_thing(path: Path, r: random.Random) -> None:
 
 def open_checkpoint(folder: Path) -> None:
     found = describe(str(folder), folder)
-    open_tokenizer(found).encode_ordinary_batch(["", "a <url> b", "[PAD]"], num_threads=1)
+    tokenizer = open_tokenizer(found)
+    for text in ("", "a <url> b", "[PAD]"):
+        tokenizer.encode_ordinary(text)
     load_trunk(found.folder)
     read_head(found)
 

@@ -84,11 +84,8 @@ def learn_vocabulary(texts: list[str], folder: Path) -> None:
 def encode(texts: list[str], folder: Path) -> np.ndarray:
     """Return all texts as one run of token ids, each text followed by the end-of-text token."""
     tokenizer = load_tokenizer(folder)
-    ids = []
-    for start in range(0, len(texts), 1000):
-        for text in tokenizer.encode_ordinary_batch(texts[start : start + 1000], num_threads=2):
-            ids.append(np.array([*text, tokenizer.eot_token], dtype=np.uint16))
-    return np.concatenate(ids)
+    ids = (tokenizer.encode_ordinary(text) + [tokenizer.eot_token] for text in texts)
+    return np.concatenate([np.array(text, dtype=np.uint16) for text in ids])
 
 
 def windows(ids: np.ndarray, step: int) -> torch.Tensor:  # -> (BATCH, T + 1)
