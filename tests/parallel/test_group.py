@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from minigpt import fit
 from minigpt.classifier import Classifier
 from minigpt.freeze import trainable
 from minigpt.parallel import ALONE
+from minigpt.runs.journal import HEAD_STEPS
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,22 @@ def test_two_processes_give_the_losses_and_weights_of_one(policy, run, checkpoin
         ours, oracle = (without_key_bias(name, t) for t in (weights_2[name], tensor))
         torch.testing.assert_close(ours, oracle, rtol=1e-5, atol=1e-5)
     assert test["confusion"] == test_2["confusion"]
+
+
+def test_processes_that_train_a_head_stop_together_though_they_seldom_talk(
+    checkpoint, texts, tmp_path
+):
+    out = tmp_path / "run"
+    flags = ["--weights", checkpoint, "--data", texts, "--freeze-trunk", "--epochs", 10**6]
+    group = start(2, *flags, "--out", out, "--save-every", 0.5)
+    while not (out / "state.safetensors").exists():
+        assert group.poll() is None
+        time.sleep(0.05)
+    os.killpg(group.pid, signal.SIGTERM)
+    said, _ = group.communicate(timeout=60)
+    step = int(re.search(r"stopped; step (\d+) is saved. To resume: torchrun", said)[1])
+    lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert step % HEAD_STEPS == 0 or step == lines[-1]["step"]
 
 
 def test_more_processes_than_texts_are_refused(checkpoint, tmp_path):
