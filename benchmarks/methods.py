@@ -1,4 +1,4 @@
-"""What each tuning method brings: train.py with its flags, three seeds, on one or more data sets.
+"""What each tuning method brings: train.py with its flags, some seeds, on one or more data sets.
 
     python benchmarks/methods.py mirrored
     python benchmarks/methods.py sst2 path/to/trec --only main
@@ -107,7 +107,7 @@ def run_all(args) -> dict:
         kept["data"][name] = of_data
         for title, flags in methods.items():
             rows = of_data.setdefault(title, {"flags": flags, "seeds": {}})
-            # A head is a convex problem: a seed, which decides the order of texts, hardly matters
+            # A head is a convex problem: the order of texts, which a seed decides, hardly matters
             seeds = range(1 if "--freeze-trunk" in flags else args.seeds)
             missing = [seed for seed in seeds if str(seed) not in rows["seeds"]]
             jobs += [(data, flags, seed, rows["seeds"]) for seed in missing]

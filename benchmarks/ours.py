@@ -49,8 +49,8 @@ def do(job: str, dtype: str, folder: Path) -> Callable:
         model = PartialClassifier(load_trunk(folder), 2, dtype=getattr(torch, dtype))
         added = put_on(model.transformer, LORA if job == "lora" else {})
         freeze(model, added or names_to_train(model.transformer, **policy))
-        use_onednn(model.transformer)
-        return model.to(DEVICE), checkpoint
+        use_onednn(model.to(DEVICE))
+        return model, checkpoint
 
     def predict():
         model, _ = opened(freeze_trunk=True)

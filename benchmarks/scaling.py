@@ -50,11 +50,12 @@ def write_texts(data: str, count: int, folder: Path) -> None:
             table.writerows((example.text, example.label) for example in examples)
 
 
-def train(folder: Path, processes: int) -> dict:
+def train_head(folder: Path, processes: int) -> dict:
     """Train a head on the texts of a folder; return what is in metrics.json."""
     command = [sys.executable, "train.py"]
     if processes > 1:
-        command[1:1] = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
+        torchrun = ["-m", "torch.distributed.run", "--standalone"]
+        command[1:1] = [*torchrun, f"--nproc_per_node={processes}"]
     with tempfile.TemporaryDirectory() as cache:
         out = Path(cache, "run")
         flags = ["--freeze-trunk", "--weights=tiny", f"--data={folder}", f"--out={out}", "--quiet"]
@@ -84,17 +85,18 @@ def measure(*sizes: str) -> None:
 
 def by_number(data: str, counts: list[int]) -> None:
     """Print how the cost of a head on a frozen trunk grows with the number of texts."""
-    titles = ("frozen part, s", "texts/s", "head, s", "in all, s", "peak memory, MB")
+    titles = ("frozen part, s", "texts/s", "head, s", "in all, s", "MB a process")
     print(f"{'':36}" + "".join(f"{title:>17}" for title in titles))
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             write_texts(data, count, Path(folder))
             for processes in (1, 2):
-                metrics = train(Path(folder), processes)
+                metrics = train_head(Path(folder), processes)
                 seconds, peak = metrics["seconds"], metrics["peak_memory_bytes"] / 1e6
                 frozen, head = seconds["frozen"], seconds["fit"]
+                read = count + metrics["data"]["dev"]  # test is not in these seconds
                 how = f"{count:,} texts" + (", two processes" if processes > 1 else "")
-                cells = f"{frozen:17.1f}{count / frozen:17,.0f}{head:17.1f}{seconds['total']:17.1f}"
+                cells = f"{frozen:17.1f}{read / frozen:17,.0f}{head:17.1f}{seconds['total']:17.1f}"
                 print(f"{how:36}{cells}{peak:17,.0f}", flush=True)
 
 

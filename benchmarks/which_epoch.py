@@ -38,7 +38,7 @@ def train(checkpoint, dataset, flags: list[str], seed: int) -> list[dict]:
     texts = sample(dataset.train, 2000, seed)
     settings = settle(typed, checkpoint, len(texts))
     model, added = build(checkpoint, settings, len(dataset.labels), settings["dropout"])
-    use_onednn(model.transformer)
+    use_onednn(model)
     freeze(model, added or names_to_train(model.transformer, train_last=typed.train_last))
     tokenizer, length = open_tokenizer(checkpoint), settings["max_length"]
     train, dev, test = (

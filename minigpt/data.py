@@ -102,7 +102,7 @@ def shuffled_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> l
 
 
 # How many tokens are read at once: as many as keep a device busy, and on a CPU so few that the
-# hidden states of a block stay in its cache
+# hidden states of a block stay in its cache. (How many that is depends on the width: see fast/)
 TOKENS_AT_ONCE = {"cpu": 512, "cuda": 3072, "mps": 3072}
 
 

@@ -208,8 +208,10 @@ def evaluate(model: nn.Module, examples, group=ALONE) -> torch.Tensor:  # -> (N,
 
 
 @torch.no_grad()
-def read_all(function: Callable, examples, device, group=ALONE, tokens=0):  # -> (N, ...)
-    """Return function(*inputs) of all examples, in their order, on the CPU, `tokens` at once."""
+def read_all(
+    function: Callable, examples, device, group=ALONE, tokens: int | None = None
+) -> torch.Tensor:  # (N, ...)
+    """Return function(*inputs) of all examples, in their order, on the CPU: `tokens` at once."""
     device = torch.device(device)
 
     def read(indices):

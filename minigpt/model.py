@@ -64,15 +64,16 @@ class Past:
 class Linear(nn.Module):
     """x W + b, with W stored (in, out) as in the official files (where it is named Conv1D)."""
 
+    # Up to 25 % faster than x @ W + b; or another function of the same signature, see fast/
+    product = staticmethod(F.linear)
+
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(inputs, outputs))
         self.bias = nn.Parameter(torch.empty(outputs))
 
-    product = staticmethod(F.linear)  # or any function of the same signature
-
     def forward(self, x):  # (..., in) -> (..., out)
-        return self.product(x, self.weight.T, self.bias)  # up to 25 % faster than x @ weight + bias
+        return self.product(x, self.weight.T, self.bias)
 
 
 class Attention(nn.Module):

@@ -11,7 +11,7 @@ from minigpt.cli.program import Parser, voices
 from minigpt.data import Example
 from minigpt.datasets import NAMED, Reading, read_examples, read_splits
 from minigpt.edge.errors import InputError, first_few
-from minigpt.fast import FrozenPart
+from minigpt.fast import FrozenPart, own_process
 from minigpt.metrics import summarize
 
 
@@ -38,6 +38,7 @@ def evaluate(argv: list[str]) -> None:
     add("--json", action="store_true", help="print the figures as JSON instead")
     add("--device", default="auto", choices=DEVICES, help="auto: a GPU if there is one")
     args = parser.parse_intermixed_args(argv)
+    own_process()
     _, note = voices()
     run = runs.load_run(args.run, device_of(args.device))
     examples = labelled(args.data, Reading.of(args), note)

@@ -37,7 +37,7 @@ RUNGS = {
 CURVES = ("head", "last_1")  # rungs that are trained on fewer texts, too
 SIZES, SAMPLES = (10, 30, 100, 300), 3  # texts, and samples of each size
 STEPS = 50  # of gradient descent, at least: three epochs of ten texts would be three
-FORMAT = 3  # of stored logits: increase it when training gives other results
+FORMAT = 4  # of stored logits: increase it when training gives other results
 
 
 def train_and_test(study: Study, flags: str, train: Tokens) -> tuple[int, torch.Tensor]:

@@ -28,10 +28,10 @@ from minigpt.parallel.group import ALONE, Group
 
 # N texts, B of them in a batch, T tokens in its longest, C channels
 # R rows stored: one for each token of all texts, or one for each text if vectors are pooled
-# Tokens times channels read at once on a CPU: 768 tokens of 256 channels, 256 of 768. What a block
-# makes of them stays in a core's cache, and few texts have to be padded to the same length
-AT_ONCE, LEAST_AT_ONCE = 196_608, 128  # tokens
-FORMAT = 2  # of what is stored: raise it when the numbers or their order change
+
+# Tokens times channels that are read at once on a CPU: 768 tokens of 256 channels, or 256 of 768
+AT_ONCE = 196_608
+FORMAT = 3  # of what is stored: raise it when the numbers or their order change
 # numpy has no bfloat16: its bits, then; and what layers in int8 compute is in float32
 STORED = {torch.float32: "<f4", torch.bfloat16: "<i2", torch.int8: "<f4"}
 
@@ -48,9 +48,9 @@ def first_trainable(trunk: GPT2) -> int:
 
 
 def tokens_at_once(model: PartialClassifier) -> int:
-    """Return how many tokens to read at once with a frozen trunk."""
-    device, width = model.score.weight.device.type, model.score.in_features
-    return max(LEAST_AT_ONCE, AT_ONCE // width) if device == "cpu" else TOKENS_AT_ONCE[device]
+    """Return how many tokens the frozen part reads at once."""
+    device = model.score.weight.device.type
+    return AT_ONCE // model.score.in_features if device == "cpu" else TOKENS_AT_ONCE[device]
 
 
 def check_frozen_part(model: PartialClassifier) -> None:
@@ -131,14 +131,17 @@ class FrozenPart:
         x = self.read(ids, lengths) if self.first else ids
         return x if self.pooling else self.model.pooled(x, lengths, self.first)
 
+    def logits(self, ids, lengths):  # (B, T), (B,) -> (B, K)
+        """Return the logits of a batch."""
+        return self.model.score(self.pooled(ids, lengths))
+
     def vectors_of(self, texts: Tokens):  # -> (N, C)
-        """Return the pooled vectors of texts that are read once, without storing anything."""
+        """Return the pooled vectors of texts."""
         return read_all(self.pooled, texts, self.device, tokens=tokens_at_once(self.model))
 
-    @torch.no_grad()
     def logits_of(self, texts: Tokens):  # -> (N, K)
-        """Return the logits of such texts."""
-        return self.model.score(self.vectors_of(texts).to(self.device)).cpu()
+        """Return the logits of texts."""
+        return read_all(self.logits, texts, self.device, tokens=tokens_at_once(self.model))
 
 
 def precompute(

@@ -35,7 +35,8 @@ def can_pack(tensor) -> bool:
     there = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
     there = there and all(hasattr(onednn, name) for name in OPERATIONS)
     x86 = "AVX" in torch.backends.cpu.get_cpu_capability()
-    fast = tensor.dtype == torch.float32 or onednn._is_mkldnn_bf16_supported()
+    fast = tensor.dtype == torch.float32
+    fast = fast or (tensor.dtype == torch.bfloat16 and onednn._is_mkldnn_bf16_supported())
     return there and x86 and fast and tensor.device.type == "cpu"
 
 

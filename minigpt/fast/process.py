@@ -33,16 +33,10 @@ def reuse_memory() -> None:
 def own_process() -> None:
     """Make the most of a process that does nothing but train, or read."""
     reuse_memory()
-    keep_loaded()
-    leave_out_compiler()
-
-
-def keep_loaded() -> None:
-    """Have no search for garbage go through what is loaded by now, torch above all: it stays.
-
-    One such search takes as long as to open a run.
-    """
+    # What is loaded by now, torch above all, stays: to search it for garbage takes as long as to
+    # open a run
     gc.freeze()
+    leave_out_compiler()
 
 
 @contextlib.contextmanager

@@ -1,39 +1,47 @@
-"""Matrix products by oneDNN, for what is trained on a CPU; torch's own, by MKL, use half of an AMD.
+"""Matrix products for training on an x86 CPU, by oneDNN: torch's own, by MKL, are slower on an AMD.
 
-The same numbers, to rounding, from weights as they are. (packing.py is for what does not change.)
+The numbers are the same, to rounding. packing.py is for what does not change, and faster still.
 """
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from minigpt.fast.packing import can_pack, onednn
-from minigpt.model import GPT2, Linear
+from minigpt.fast.partial import PartialClassifier
+from minigpt.model import Linear
 
 
-def product(x, weight, bias=None):  # (..., in), (out, in), (out,) -> (..., out)
+def multiply(x, weight, bias=None):  # (..., in), (out, in), (out,) -> (..., out)
+    """Return x Wᵀ + b in float32, of a weight that is laid out in any order."""
     return onednn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-class OneDNNLinear(torch.autograd.Function):
-    """F.linear and its gradients: y = x Wᵀ + b; ∂x = ∂y W, ∂W = ∂yᵀ x, ∂b = Σ ∂y."""
+class Product(torch.autograd.Function):
+    """y = x Wᵀ + b, as F.linear has it, with ∂x = ∂y W, ∂W = ∂yᵀ x and ∂b = Σ ∂y."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):  # (..., in), (out, in), (out,) -> (..., out)
-        ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)
+        x_needs, weight_needs, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if weight_needs else None, weight if x_needs else None)
+        return multiply(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, dy):  # (..., out) -> (..., in), (out, in), (out,)
         (x, weight), (x_needs, weight_needs, bias_needs) = ctx.saved_tensors, ctx.needs_input_grad
         rows = dy.flatten(0, -2)
-        dx = product(dy, weight.T) if x_needs else None
-        # (in, out), as the files have a weight, so that the gradient need not be transposed
-        dw = product(x.flatten(0, -2).T, rows.T).T if weight_needs else None
+        dx = multiply(dy, weight.T) if x_needs else None
+        # In the order of the files, (in, out), so that the gradient need not be transposed
+        dw = multiply(x.flatten(0, -2).T, rows.T).T if weight_needs else None
         return dx, dw, rows.sum(0) if bias_needs else None
 
 
-def use_onednn(trunk: GPT2) -> None:
-    """Have the linear layers computed by oneDNN, where it has kernels for them: on x86 CPUs."""
-    if can_pack(trunk.wte.weight):
-        for module in trunk.modules():
+def use_onednn(model: PartialClassifier) -> None:
+    """Have the trunk's linear layers computed by oneDNN, where it can: in float32 on x86 CPUs.
+
+    In bfloat16, torch uses it already.
+    """
+    if model.dtype != torch.bfloat16 and can_pack(model.score.weight):
+        for module in model.transformer.modules():
             if isinstance(module, Linear):
-                module.product = OneDNNLinear.apply
+                module.product = Product.apply

@@ -1,7 +1,8 @@
 """Several processes at one job, as torchrun starts them; one process alone is a group of one.
 
 Every process has all the data and the same model. Of each batch it computes its share; sums over
-the group are what a single process would have computed. Knows nothing of models or files.
+the group are what a single process would have computed. (A head on stored vectors is trained whole
+by each: a message would take longer than a step.) Knows nothing of models or files.
 """
 
 import contextlib
@@ -46,6 +47,12 @@ class Group(Alone):
             dist.all_reduce(flat)
         for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
+
+    def take_over(self, tensor: torch.Tensor) -> None:
+        """Replace a tensor, in place, by that of the first process."""
+        if self.rank > 0:
+            tensor.data.zero_()
+        self.all_reduce([tensor.data])
 
     def map(self, function: Callable, batches: list) -> Iterator[torch.Tensor]:
         """Yield function(batch), (rows, ...), for each batch, in order.

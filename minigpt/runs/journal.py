@@ -37,7 +37,7 @@ from minigpt.runs.watch import NotFinite, Signals, check, finite, not_finite, pr
 
 STATE, HISTORY = "state.safetensors", "history.jsonl"
 FORMAT = 4  # of the state: raise it when older ones can no longer be read
-HEAD_STEPS = 100  # after as many steps of a head, several processes ask each other whether to stop
+STEPS_BETWEEN_MESSAGES = 100  # of a head, and several processes: they save and stop together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Journal:
         return min(self.every, 1.0) if self.phase == "head" else 0.0
 
     @property
-    def talks_less(self) -> bool:
-        """Whether a step takes less time than a message to other processes: a step of a head."""
+    def trains_alone(self) -> bool:
+        """Whether each of several processes takes all steps: a message would take longer than one."""
         return self.group.size > 1 and self.phase == "head"
 
     def run(self, phase: str):
@@ -103,7 +103,7 @@ class Journal:
             if self.state:
                 self.resume(t)
             self.unread.clear()
-            group = ALONE if self.talks_less else self.group  # each process takes all steps
+            group = ALONE if self.trains_alone else self.group
             steps = finite(fit(t, train, dev, group), t, self.unread)
             hide = self.quiet or self.group.rank > 0
             here = threading.current_thread() is threading.main_thread()  # no other has signals
@@ -208,7 +208,7 @@ class Journal:
 
         The processes of a group do this together, if one of them has a reason.
         """
-        if self.talks_less and t.losses and t.step % HEAD_STEPS:
+        if self.trains_alone and t.losses and t.step % STEPS_BETWEEN_MESSAGES:
             return
         received = signals.received if signals else None
         late = self.writes and (self.step is None or time.monotonic() - self.saved_at >= every)

@@ -48,8 +48,8 @@ def tune(
     journal, recipe = journal or Journal(), recipe_of(settings)
     weights = class_weights_of(settings, train, model.score.out_features)
     head_alone, warm_up = settings["freeze_trunk"], settings["warm_head"]
-    if model.dtype != torch.bfloat16 and not settings["compile"]:
-        use_onednn(model.transformer)
+    if not settings["compile"]:
+        use_onednn(model)
 
     def computed():
         splits = [
@@ -68,6 +68,7 @@ def tune(
         vectors = computed()
         with one_thread():
             t = fit_head(model.score, *vectors, first, journal.run("head"), weights)
+        journal.group.take_over(model.score.weight)  # others may have rounded differently
     freeze(model, names)
     if not head_alone:
         t = Training.of(model, recipe, len(train))

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from minigpt import fit
 from minigpt.classifier import Classifier
 from minigpt.freeze import trainable
 from minigpt.parallel import ALONE
-from minigpt.runs.journal import HEAD_STEPS
+from minigpt.runs.journal import STEPS_BETWEEN_MESSAGES
 
 
 @pytest.mark.parametrize(
@@ -58,20 +57,21 @@ def test_two_processes_give_the_losses_and_weights_of_one(policy, run, checkpoin
     assert test["confusion"] == test_2["confusion"]
 
 
-def test_processes_that_train_a_head_stop_together_though_they_seldom_talk(
-    checkpoint, texts, tmp_path
-):
-    out = tmp_path / "run"
-    flags = ["--weights", checkpoint, "--data", texts, "--freeze-trunk", "--epochs", 10**6]
-    group = start(2, *flags, "--out", out, "--save-every", 0.5)
-    while not (out / "state.safetensors").exists():
-        assert group.poll() is None
-        time.sleep(0.05)
-    os.killpg(group.pid, signal.SIGTERM)
-    said, _ = group.communicate(timeout=60)
-    step = int(re.search(r"stopped; step (\d+) is saved. To resume: torchrun", said)[1])
-    lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    assert step % HEAD_STEPS == 0 or step == lines[-1]["step"]
+def test_processes_at_a_head_stop_together_when_one_is_told_to(checkpoint, texts, tmp_path):
+    """In the middle of an epoch of 160 steps, though they speak to each other only now and then."""
+    flags = ["--weights", checkpoint, "--data", texts, "--freeze-trunk", "--batch-size", 1]
+    how = ["--epochs", 10**6, "--out", tmp_path / "run", "--save-every", 0.2]
+    processes = by_hand(2, *flags, *how)
+    try:
+        wait_for(tmp_path / "run" / "state.safetensors", processes[0])
+        processes[1].terminate()
+        said, _ = processes[0].communicate(timeout=60)
+        assert processes[0].returncode == 143
+        step = int(re.search(r"stopped; step (\d+) is saved", said)[1])
+        assert step % 160 == 0 or step % STEPS_BETWEEN_MESSAGES == 0
+        assert processes[1].wait(timeout=60) == 143
+    finally:
+        end(processes)
 
 
 def test_more_processes_than_texts_are_refused(checkpoint, tmp_path):
@@ -84,32 +84,44 @@ def test_more_processes_than_texts_are_refused(checkpoint, tmp_path):
 
 
 def test_when_a_process_dies_the_others_end_and_say_so(checkpoint, texts, tmp_path):
-    """Started by hand, as torchrun would: it may end the others before they can speak."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     flags = ["--weights", checkpoint, "--data", texts, "--epochs", 10000, "--out", tmp_path / "run"]
-    command = [sys.executable, ROOT / "train.py", *flags]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
-    common["PYTHONUNBUFFERED"] = "1"
-    processes = []
-    for rank in ("0", "1"):
-        own = common | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        env = os.environ | own
-        processes.append(subprocess.Popen([*map(str, command)], env=env, **streams))
+    processes = by_hand(2, *flags)
     try:
-        while not (tmp_path / "run" / "state.safetensors").exists():  # training has begun
-            assert processes[0].poll() is None
-            time.sleep(0.05)
+        wait_for(tmp_path / "run" / "state.safetensors", processes[0])
         processes[1].kill()
         out, _ = processes[0].communicate(timeout=60)
         assert processes[0].returncode == 2
         assert "error: another process of this run has ended" in out
     finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+        end(processes)
+
+
+def by_hand(number: int, *flags) -> list[subprocess.Popen]:
+    """Start processes as torchrun would, which itself may end the others before they can speak."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*map(str, [sys.executable, ROOT / "train.py", *flags])]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
+    common |= {"PYTHONUNBUFFERED": "1", "WORLD_SIZE": str(number), "OMP_NUM_THREADS": "1"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return [
+        subprocess.Popen(command, env=os.environ | common | {"RANK": r, "LOCAL_RANK": r}, **streams)
+        for r in map(str, range(number))
+    ]
+
+
+def wait_for(path, process: subprocess.Popen) -> None:
+    """Return when a file is there: training has begun."""
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+def end(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 def test_a_process_alone_is_a_group_of_one():
