@@ -92,7 +92,7 @@ class Journal:
 
     @property
     def trains_alone(self) -> bool:
-        """Whether each of several processes takes all steps: a message would take longer than one."""
+        """Whether each process takes all steps: those of a head take less time than a message."""
         return self.group.size > 1 and self.phase == "head"
 
     def run(self, phase: str):
