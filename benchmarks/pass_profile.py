@@ -1,9 +1,8 @@
 """Where the time of a trunk pass goes, at the 124M shape: python benchmarks/pass_profile.py
 
-Random weights, 16 texts of 32 tokens. First the rate
-of each product of a block: torch's own and oneDNN's of weights as the files have them, and oneDNN's
-of weights laid out beforehand, without and with GELU in it; then the operations of a pass
-(torch.profiler).
+Random weights, 16 texts of 32 tokens. First the rate of each product of a block: torch's own and
+oneDNN's of weights as the files have them, and oneDNN's of weights laid out beforehand, without and
+with GELU in it; then the operations of a pass (torch.profiler).
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""What makes it fast: the part that is not trained computed once, stored, and laid out for kernels.
+"""What makes it fast: what is frozen computed once, stored, laid out for kernels; oneDNN's products.
 
 The core has the same, slower: `head.vectors_of` in memory for `precompute` on disk, from any block
 on and in bfloat16 or int8; `Classifier` for `PartialClassifier`; plain layers for `packed` ones.

@@ -1,4 +1,4 @@
-"""Matrix products for training on an x86 CPU, by oneDNN: torch's own, by MKL, are slower on an AMD.
+"""Matrix products for training on an x86 CPU, by oneDNN: torch's own, by MKL, can be slower.
 
 The numbers are the same, to rounding. packing.py is for what does not change, and faster still.
 """
