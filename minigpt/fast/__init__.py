@@ -1,4 +1,4 @@
-"""What makes it fast: what is frozen computed once, stored, laid out for kernels; oneDNN's products.
+"""What makes it fast: what is frozen computed once, stored, laid out for kernels; and oneDNN.
 
 The core has the same, slower: `head.vectors_of` in memory for `precompute` on disk, from any block
 on and in bfloat16 or int8; `Classifier` for `PartialClassifier`; plain layers for `packed` ones.
