@@ -49,8 +49,7 @@ def do(job: str, dtype: str, folder: Path) -> Callable:
         model = PartialClassifier(load_trunk(folder), 2, dtype=getattr(torch, dtype))
         added = put_on(model.transformer, LORA if job == "lora" else {})
         freeze(model, added or names_to_train(model.transformer, **policy))
-        use_onednn(model.to(DEVICE))
-        return model, checkpoint
+        return model.to(DEVICE), checkpoint
 
     def predict():
         model, _ = opened(freeze_trunk=True)
@@ -64,6 +63,7 @@ def do(job: str, dtype: str, folder: Path) -> Callable:
     def training():
         policy = {"last": {"train_last": 2}, "frozen": {"freeze_trunk": True}}.get(job, {})
         model, checkpoint = opened(**policy)
+        use_onednn(model)
         computed = [precompute(model, part, checkpoint) for part in (train, dev)]
         if job == "frozen":
             recipe = dataclasses.replace(HEAD_RECIPE, epochs=EPOCHS[job])

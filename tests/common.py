@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,16 @@ def start(processes: int, *flags) -> subprocess.Popen:
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, env=env, text=True, start_new_session=True, **streams)
+
+
+def as_torchrun(processes: int) -> list[dict[str, str]]:
+    """Return what torchrun puts into the environment of each process: to start them without it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
+    env["WORLD_SIZE"] = str(processes)
+    return [env | {"RANK": rank, "LOCAL_RANK": rank} for rank in map(str, range(processes))]
 
 
 FIGURES = ("weights", "data", "freezing", "recipe", "dev", "test")

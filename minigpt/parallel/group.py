@@ -48,11 +48,11 @@ class Group(Alone):
         for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
-    def take_over(self, tensor: torch.Tensor) -> None:
+    def broadcast(self, tensor: torch.Tensor) -> None:
         """Replace a tensor, in place, by that of the first process."""
-        if self.rank > 0:
-            tensor.data.zero_()
-        self.all_reduce([tensor.data])
+        if self.size > 1:
+            with group_errors():
+                dist.broadcast(tensor.detach(), 0)
 
     def map(self, function: Callable, batches: list) -> Iterator[torch.Tensor]:
         """Yield function(batch), (rows, ...), for each batch, in order.

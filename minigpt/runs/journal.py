@@ -37,7 +37,7 @@ from minigpt.runs.watch import NotFinite, Signals, check, finite, not_finite, pr
 
 STATE, HISTORY = "state.safetensors", "history.jsonl"
 FORMAT = 4  # of the state: raise it when older ones can no longer be read
-STEPS_BETWEEN_MESSAGES = 100  # of a head, and several processes: they save and stop together
+STEPS_BETWEEN_MESSAGES = 100  # of a head, in a group: it saves and stops together
 
 
 @dataclasses.dataclass(frozen=True)

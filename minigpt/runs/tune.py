@@ -48,8 +48,6 @@ def tune(
     journal, recipe = journal or Journal(), recipe_of(settings)
     weights = class_weights_of(settings, train, model.score.out_features)
     head_alone, warm_up = settings["freeze_trunk"], settings["warm_head"]
-    if not settings["compile"]:
-        use_onednn(model)
 
     def computed():
         splits = [
@@ -68,9 +66,11 @@ def tune(
         vectors = computed()
         with one_thread():
             t = fit_head(model.score, *vectors, first, journal.run("head"), weights)
-        journal.group.take_over(model.score.weight)  # others may have rounded differently
+        journal.group.broadcast(model.score.weight)  # another machine may round differently
     freeze(model, names)
     if not head_alone:
+        if not settings["compile"]:
+            use_onednn(model)
         t = Training.of(model, recipe, len(train))
         t.class_weights = weights
         journal.run("trunk")(t, *computed())

@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 import torch
-from common import start
+from common import as_torchrun, start
 from conftest import ROOT, random_trunk, some_texts, without_key_bias
 from safetensors.torch import load_file
 
@@ -98,17 +97,10 @@ def test_when_a_process_dies_the_others_end_and_say_so(checkpoint, texts, tmp_pa
 
 def by_hand(number: int, *flags) -> list[subprocess.Popen]:
     """Start processes as torchrun would, which itself may end the others before they can speak."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [*map(str, [sys.executable, ROOT / "train.py", *flags])]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
-    common |= {"PYTHONUNBUFFERED": "1", "WORLD_SIZE": str(number), "OMP_NUM_THREADS": "1"}
+    common = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return [
-        subprocess.Popen(command, env=os.environ | common | {"RANK": r, "LOCAL_RANK": r}, **streams)
-        for r in map(str, range(number))
-    ]
+    return [subprocess.Popen(command, env=common | env, **streams) for env in as_torchrun(number)]
 
 
 def wait_for(path, process: subprocess.Popen) -> None:

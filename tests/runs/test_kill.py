@@ -5,14 +5,13 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from common import outcome, start
+from common import as_torchrun, outcome, start
 from conftest import ROOT
 
 QUICK = ["--train-last", "1", "--epochs", "8", "--save-every", "0", "--quiet"]
@@ -106,13 +105,7 @@ def test_a_run_that_is_killed_at_20_random_moments_ends_as_if_it_had_not_been(
 
 def in_two(forks, *flags) -> list[int]:
     """Start a run as two processes, as torchrun would; return their numbers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-    env["WORLD_SIZE"] = "2"
-    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    return [forks.start(*flags, out=f"said-{r['RANK']}", **env, **r) for r in ranks]
+    return [forks.start(*flags, out=f"said-{env['RANK']}", **env) for env in as_torchrun(2)]
 
 
 def test_one_of_two_processes_can_be_killed_and_the_run_goes_on(forks, checkpoint, texts, tmp_path):

@@ -84,8 +84,8 @@ def learn_vocabulary(texts: list[str], folder: Path) -> None:
 def encode(texts: list[str], folder: Path) -> np.ndarray:
     """Return all texts as one run of token ids, each text followed by the end-of-text token."""
     tokenizer = load_tokenizer(folder)
-    ids = ([*tokenizer.encode_ordinary(text), tokenizer.eot_token] for text in texts)
-    return np.concatenate([np.array(text, dtype=np.uint16) for text in ids])
+    encoded = ([*tokenizer.encode_ordinary(text), tokenizer.eot_token] for text in texts)
+    return np.concatenate([np.array(ids, dtype=np.uint16) for ids in encoded])
 
 
 def windows(ids: np.ndarray, step: int) -> torch.Tensor:  # -> (BATCH, T + 1)
