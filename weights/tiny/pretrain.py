@@ -38,6 +38,8 @@ BATCH = 32  # windows of T tokens a step
 MICRO = 8  # windows at once; BATCH / MICRO gradients are added up
 PEAK = 3e-3  # learning rate
 WARM_UP, DECAY = 0.02, 0.4  # shares of the steps
+WEIGHT_DECAY = 0.1  # of the matrices of the blocks
+SPLIT = 2  # of every four reviews, so many are split into sentences
 SEED = 0
 # Snapshots of the model are kept in state/, at these numbers of tokens seen
 SNAPSHOTS = [1e6 * m for m in (0, 0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 23, 32, 46, 64, 92)]
@@ -46,7 +48,7 @@ SNAPSHOTS = [1e6 * m for m in (0, 0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 23, 32, 46, 64,
 def read_reviews(files: list[str]) -> tuple[list[str], list[str]]:
     """Return the texts to learn from, and those of one review in a hundred, held out.
 
-    Texts come in many forms, and the model should know them all. Two of every four reviews are
+    Texts come in many forms, and the model should know them all. SPLIT of every four reviews are
     split into sentences, each a text of its own: what follows its end is the next thing that the
     reviewer has to say. And every second one is spelled as in older corpora: lower case, spaces
     around punctuation, no hyphens, no final stop ("it 's far fetched , is n't it").
@@ -54,7 +56,7 @@ def read_reviews(files: list[str]) -> tuple[list[str], list[str]]:
     lines = [line for f in files for line in Path(f).read_text(encoding="utf-8").splitlines()]
     texts, held_out = [], []
     for i, text in enumerate(lines):
-        sentences = re.split(r"(?<=[.!?])\s+", text) if i % 4 < 2 else [text]
+        sentences = re.split(r"(?<=[.!?])\s+", text) if i % 4 < SPLIT else [text]
         if i % 2 == 0:
             sentences = [plain for text in sentences if (plain := plain_form(text))]
         (texts if i % 100 else held_out).extend(sentences)
@@ -112,7 +114,9 @@ def optimizers(model: GPT2) -> list[torch.optim.Optimizer]:
     matrices = [p for p in model.h.parameters() if p.dim() == 2]
     rest = [p for name, p in model.named_parameters() if not (name[:2] == "h." and p.dim() == 2)]
     return [
-        torch.optim.Muon(matrices, lr=PEAK, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            matrices, lr=PEAK, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
+        ),
         torch.optim.AdamW(rest, lr=PEAK, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -172,14 +176,8 @@ def held_out_loss(model: GPT2, ids: np.ndarray, most: int) -> float:
     return sum(next_token_loss(model, batch).item() for batch in batches) / len(batches)
 
 
-def main():
-    """Pre-train from the last state, or from the start where there is none."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("reviews", nargs="+", help="text files, one review a line")
-    parser.add_argument("--tokens", type=float, default=92e6, help="how many to learn from")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    args = parser.parse_args()
-    ids, held_out = prepare(args.reviews, args.out)
+def pretrain(ids: np.ndarray, held_out: np.ndarray, tokens: float, out: Path) -> dict:
+    """Pre-train from the last state, or from the start where there is none; return the end."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
     model = initialize(GPT2(CONFIG), SEED).eval().to(device)  # eval: no dropout, so much is new
@@ -188,16 +186,16 @@ def main():
             block.attn.attention = attention  # compiled, the one by hand is the faster one there
     optimizing = optimizers(model)
     progress = {"step": 0, "seconds": 0.0}
-    state = args.out / "state" / "last.safetensors"
+    state = out / "state" / "last.safetensors"
     if state.exists():
         progress = load_state(state, model, optimizing)
 
     compiled_loss = torch.compile(next_token_loss)  # 1.5 times as fast; needs a C++ compiler
-    steps = round(args.tokens / (BATCH * T))
+    steps = round(tokens / (BATCH * T))
     first, began = progress["step"], time.monotonic() - progress["seconds"]
     recent, saved = [], time.monotonic()
     if first == 0:
-        save_trunk(model, args.out / "state" / "0", torch.float16)
+        save_trunk(model, out / "state" / "0", torch.float16)
     bar = tqdm(range(first, steps), initial=first, total=steps, mininterval=5)
     for step in bar:
         for optimizer in optimizing:
@@ -212,8 +210,8 @@ def main():
             optimizer.step()
         model.zero_grad()
         seen = (step + 1) * BATCH * T
-        if any(seen - BATCH * T < tokens <= seen for tokens in SNAPSHOTS):
-            save_trunk(model, args.out / "state" / str(seen), torch.float16)
+        if any(seen - BATCH * T < at <= seen for at in SNAPSHOTS):
+            save_trunk(model, out / "state" / str(seen), torch.float16)
 
         last = step + 1 == steps
         if last or (step + 1) % 100 == 0:
@@ -223,12 +221,25 @@ def main():
             progress["held_out"] = round(held_out_loss(model, held_out, 10**9 if last else 64), 4)
             recent = []
             bar.set_postfix(loss=progress["loss"], held_out=progress["held_out"])
-            with open(args.out / "history.jsonl", "a") as file:
+            with open(out / "history.jsonl", "a") as file:
                 file.write(json.dumps(progress) + "\n")
             if last or time.monotonic() - saved > 300:
                 save_state(state, model, optimizing, progress)
-                save_trunk(model, args.out, torch.float16)
+                save_trunk(model, out, torch.float16)
                 saved = time.monotonic()
+
+    return progress
+
+
+def main():
+    """Read the flags, prepare the tokens, and pre-train on them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("reviews", nargs="+", help="text files, one review a line")
+    parser.add_argument("--tokens", type=float, default=92e6, help="how many to learn from")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    args = parser.parse_args()
+    ids, held_out = prepare(args.reviews, args.out)
+    pretrain(ids, held_out, args.tokens, args.out)
 
 
 if __name__ == "__main__":
