@@ -83,7 +83,7 @@ def job(typed, clock, group):
     # 4. Run the frozen part once over all texts, and train what comes after it: with a frozen trunk
     #    head.fit_head on its vectors, else fit.fit on the model, from its first trained block on
     folder = out or runs.run_name(settings, dataset.name)
-    data = runs.sha256_of(dataset.labels, *splits)
+    data = runs.sha256_of_data(dataset.labels, *splits)
     torch.manual_seed(typed.seed + group.rank)  # each process has its own dropout
     with runs.open_journal(typed, settings, folder, checkpoint, data, group, clock) as journal:
         t = runs.tune(model, names, train, dev, settings, checkpoint, journal)

@@ -76,8 +76,6 @@ class Training:
 class Alone:
     """What several processes do differently, for one: `parallel/` has it for several."""
 
-    rank, size = 0, 1
-
     def share(self, texts):
         """Return the part of a batch that this process computes."""
         return texts

@@ -130,19 +130,14 @@ class Block(nn.Module):
         return x
 
 
-def embedding(rows: int, width: int) -> nn.Embedding:
-    """Return a table without initial values: drawing random ones would take a second."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
-
-
 class GPT2(nn.Module):
     """The trunk. Source: Radford et al. 2019; names of the `openai-community/gpt2` files."""
 
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.config = config
-        self.wte = embedding(config.vocab_size, config.n_embd)
-        self.wpe = embedding(config.n_positions, config.n_embd)
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)

@@ -61,6 +61,13 @@ class Checkpoint:
     sha256: str  # of model.safetensors, or of its index and then all shards
     config: GPT2Config
 
+    @property
+    def repository(self) -> str | None:
+        """Its name on the Hub, or None: neither `tiny` nor a folder of this machine is there."""
+        if self.name in OFFICIAL:
+            return f"openai-community/{self.name}"
+        return None if self.name == "tiny" or Path(self.name).is_dir() else self.name
+
 
 def find_checkpoint(name: str | None) -> Checkpoint:
     """Return what --weights names: an official size, `tiny`, a folder, or ORG/REPO on the Hub.

@@ -2,11 +2,11 @@
 
 import contextlib
 import hashlib
-import os
+import re
 import time
 from pathlib import Path
 
-from minigpt.edge.files import cache_folder
+from minigpt.edge import files
 
 
 def sha256_of(paths: list[Path]) -> str:
@@ -14,15 +14,11 @@ def sha256_of(paths: list[Path]) -> str:
     status = [(str(path.resolve()), path.stat()) for path in paths]
     identity = [(p, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p, s in status]
     name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
-    memory = cache_folder() / "sha256" / name
-
-    def line(sha256: str) -> str:  # with a check of itself
-        return f"{sha256} {hashlib.sha256((name + sha256).encode()).hexdigest()[:16]}"
-
+    memory = files.cache_folder() / "sha256" / name
     with contextlib.suppress(OSError, UnicodeDecodeError):
         text = memory.read_text(encoding="ascii") if memory.is_file() else ""
-        if text == line(text[:64]):  # else it is damaged
-            return text[:64]
+        if re.fullmatch("[0-9a-f]{64}", text):  # else it is damaged
+            return text
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:
@@ -31,7 +27,5 @@ def sha256_of(paths: list[Path]) -> str:
     if time.time_ns() - newest > 2e9:  # else a file might change again within a tick of its clock
         with contextlib.suppress(OSError):  # where nothing can be written, nothing is remembered
             memory.parent.mkdir(parents=True, exist_ok=True)
-            new = memory.with_suffix(f".{os.getpid()}")
-            new.write_text(line(digest.hexdigest()), encoding="ascii")
-            new.replace(memory)
+            files.write(memory, digest.hexdigest())
     return digest.hexdigest()

@@ -136,8 +136,6 @@ def check_tensors(folder: Path, config: GPT2Config) -> None:
     """
     files = weight_files(folder)
     path, stored = files[0], headers_of(files)
-    if config.n_layer > len(stored):  # a number in a file must not take hours
-        raise InputError(f"{path} lacks most of the blocks that config.json asks for")
     check_names(path, stored)
     with torch.device("meta"):
         wanted = {name: tuple(p.shape) for name, p in GPT2(config).named_parameters()}

@@ -6,7 +6,3 @@ train_flags.py   the flags of train.py, as typed; train_settings.py, the same se
 devices.py       what --device and --dtype mean here
 commands.py      the commands; each has a file of its own, which is imported when it is called
 """
-
-from minigpt.cli.program import errors_for_people
-
-__all__ = ["errors_for_people"]

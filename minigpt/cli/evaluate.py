@@ -11,7 +11,7 @@ from minigpt.cli.program import Parser, voices
 from minigpt.data import Example
 from minigpt.datasets import NAMED, Reading, read_examples, read_splits
 from minigpt.edge.errors import InputError, first_few
-from minigpt.fast import FrozenPart, own_process
+from minigpt.fast import own_process
 from minigpt.metrics import summarize
 
 
@@ -47,7 +47,8 @@ def evaluate(argv: list[str]) -> None:
             f"--data {args.data} has the label {first_few(sorted(unknown))}, which {args.run} does "
             f"not know (its labels: {first_few(run.labels)})"
         )
-    logits, tokens = runs.read(run, FrozenPart(run.model), examples)
+    tokens = run.tokenize([e.text for e in examples])
+    logits = run.part.logits_of(tokens)
     if not logits.isfinite().all():
         raise InputError("the logits of some texts are not finite: damaged weights?")
     test = summarize(logits, examples, run.labels)

@@ -22,8 +22,8 @@ from minigpt.datasets import (
     text_of,
 )
 from minigpt.edge.errors import InputError
-from minigpt.fast import FrozenPart, own_process
-from minigpt.runs import Run, load_run, read, unlabelled
+from minigpt.fast import own_process
+from minigpt.runs import Run, load_run
 
 CHUNK = 64  # texts that are read together; from stdin, each is answered as it comes
 BY_COLUMN = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json")
@@ -190,11 +190,12 @@ def predict(argv: list[str]) -> None:
     args = parser.parse_intermixed_args(argv)
     own_process()
     run = load_run(args.run, device_of(args.device))
-    part, skipped, remarks = FrozenPart(run.model), Skipped(), Remarks(run)
+    skipped, remarks = Skipped(), Remarks(run)
     try:
         for chunk in chunks_of(args, skipped):
             if chunk:
-                logits, tokens = read(run, part, unlabelled(run, chunk))
+                tokens = run.tokenize(chunk)
+                logits = run.part.logits_of(tokens)
                 remarks.add(chunk, tokens)
                 for text, row in zip(chunk, logits.softmax(1).tolist(), strict=True):
                     print(answer(text, dict(zip(run.labels, row, strict=True)), args.json))

@@ -11,14 +11,13 @@
 InputError, in one line that names file and line.
 """
 
-from minigpt.datasets.columns import AS_FOUND, Reading
+from minigpt.datasets.columns import Reading
 from minigpt.datasets.formats import read_examples, records, text_of
 from minigpt.datasets.given import Given
 from minigpt.datasets.lines import LONGEST_LINE, numbered_lines, refuse_what_is_not_text
 from minigpt.datasets.splits import NAMED, SPLITS, Dataset, load_dataset, read_splits, split_off
 
 __all__ = [
-    "AS_FOUND",
     "LONGEST_LINE",
     "NAMED",
     "SPLITS",

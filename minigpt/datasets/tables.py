@@ -295,7 +295,7 @@ def by_name(found: Survey, reading: Reading, where: str, labelled: bool) -> Read
 
 
 def understood(found: Survey, path: Path, reading: Reading, labelled: bool):
-    """Return the same, or None where that is not clear."""
+    """Return what `columns_of` does, or None where that is not clear."""
     try:
         return columns_of(found, path, reading, labelled)
     except InputError:

@@ -62,19 +62,6 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
-def append(path: Path, line: str) -> None:
-    """Add a line to a file, in one piece; `flush` has it on the disk. Raises OSError."""
-    with open(path, "ab", buffering=0) as file:
-        before = file.seek(0, os.SEEK_END)
-        try:
-            data = line.encode()
-            if file.write(data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        except BaseException:
-            file.truncate(before)  # half a line would spoil the next one, too
-            raise
-
-
 def umask() -> int:
     """Return the umask, the rights that new files do not get. Reading it is setting it."""
     mask = os.umask(0o077)

@@ -16,7 +16,7 @@ from minigpt.metrics import pairs_in_order, summarize
 DRAWS = 2000  # of the bootstrap
 
 
-def accuracy_of(logits, examples: list[Example], labels: tuple[str, ...], seed=0) -> dict:
+def accuracy_of(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:
     """Return the accuracy of logits (N, K), with its interval.
 
     With pairs in the data, also the share of pairs that are in order, with its interval; and both
@@ -27,11 +27,11 @@ def accuracy_of(logits, examples: list[Example], labels: tuple[str, ...], seed=0
     correct = (logits.argmax(1) == truth).numpy()
     figures = {
         "accuracy": summary["accuracy"],
-        "interval": bootstrap_interval(correct, groups_of(examples), seed),
+        "interval": bootstrap_interval(correct, groups_of(examples)),
     }
     if "pairs" in summary:
         figures["pairs"] = summary["pairs"]["in_order"]
-        figures["pairs_interval"] = pairs_interval(logits, examples, labels, seed)
+        figures["pairs_interval"] = pairs_interval(logits, examples, labels)
     if "kinds" in summary:
         figures["kinds"] = summary["kinds"]
     return figures
@@ -45,33 +45,33 @@ def groups_of(examples: list[Example]) -> np.ndarray:  # -> (N,)
     return np.unique(first, return_inverse=True)[1]
 
 
-def bootstrap_interval(correct, groups, seed=0) -> tuple[float, float]:  # (N,), (N,)
+def bootstrap_interval(correct, groups) -> tuple[float, float]:  # (N,), (N,)
     """Return the 95 % interval of the share that is correct (Efron 1979), drawing whole groups.
 
     The two texts of a pair are alike: an interval from drawing single texts would be too narrow.
     """
     G = int(groups.max()) + 1
     totals = np.stack([np.bincount(groups, correct, G), np.bincount(groups, minlength=G)])  # (2, G)
-    hits, texts = totals @ draws(G, seed).T
+    hits, texts = totals @ draws(G).T
     low, high = np.quantile(hits / texts, (0.025, 0.975))
     return float(low), float(high)
 
 
 @functools.lru_cache(4)
-def draws(groups: int, seed: int) -> np.ndarray:  # -> (DRAWS, G)
+def draws(groups: int) -> np.ndarray:  # -> (DRAWS, G)
     """Return how often each group is drawn in each draw."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     return random.multinomial(groups, np.full(groups, 1 / groups), DRAWS).astype(float)
 
 
-def difference(a, b, groups, seed=0) -> dict:  # (N,) x 3
+def difference(a, b, groups) -> dict:  # (N,) x 3
     """Return how many points more `a` has than `b`, of the same texts, with its 95 % interval.
 
     `a` and `b` say which texts are correct: 0 or 1, or a share of several probes. It is a paired
     test that draws whole groups; McNemar's would take the two texts of a pair as independent.
     """
     gain = np.asarray(a, float) - np.asarray(b, float)
-    points, (low, high) = float(gain.mean()), bootstrap_interval(gain, groups, seed)
+    points, (low, high) = float(gain.mean()), bootstrap_interval(gain, groups)
     words = f"{100 * abs(points):.1f} points {'less' if points < 0 else 'more'}"
     unclear = ": not distinguishable" if low <= 0 <= high else ""
     words += f" (95 % interval {limits(low, high, '+')}{unclear})"
@@ -88,14 +88,14 @@ def range_of(accuracies: list[dict], what: str) -> dict:
     return figures
 
 
-def pairs_interval(logits, examples, labels, seed=0) -> tuple[float, float]:  # (N, 2)
+def pairs_interval(logits, examples, labels) -> tuple[float, float]:  # (N, 2)
     """Return the 95 % interval of the share of pairs that are in order."""
     single = (
         pairs_in_order(logits[pair], [examples[i] for i in pair], labels)
         for pair in pairs_of(examples)
     )
     in_order = np.array([ordered for ordered, pairs in single if pairs])
-    return bootstrap_interval(in_order, np.arange(len(in_order)), seed)
+    return bootstrap_interval(in_order, np.arange(len(in_order)))
 
 
 # --- in words ---

@@ -1,4 +1,4 @@
-"""Experiment 9 of `explain`: does the rating arrive while the trunk learns to predict?"""
+"""Experiment 10 of `explain`: does the rating arrive while the trunk learns to predict?"""
 
 from minigpt.explain import figures
 from minigpt.explain.accuracy import percent, versus_chance

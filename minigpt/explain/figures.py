@@ -96,13 +96,13 @@ def percent_axis(axis) -> None:
     axis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
 
 
-def accuracy_dots(result: dict, rows: list[dict], height: float = 0.6):
+def accuracy_dots(result: dict, rows: list[dict]):
     """Draw a line for each row: its accuracy, and its pairs in order, with their intervals.
 
     Each row has its name above it, so that a phone shows all of it at once. A row that is a mean
     has a range instead of an interval: its line is dotted, and its name says so.
     """
-    figure, axes = canvas(1.5 + height * len(rows), width=PHONE)
+    figure, axes = canvas(1.5 + 0.6 * len(rows), width=PHONE)
     series = [("accuracy", "interval", BLUE, "o", "accuracy")]
     if any("pairs" in row for row in rows):
         series.append(("pairs", "pairs_interval", ORANGE, "D", "pairs in order"))
@@ -169,11 +169,11 @@ def line(axes, x: list, rows: list[dict], colour: str, mark: str, label: str, in
     axes.plot(x, y, mark + "-", color=colour, ms=6.5, lw=1.8, label=label)
 
 
-def reference_line(axes, y: float, name: str) -> None:
+def chance_line(axes, y: float) -> None:
     """Draw a dashed line, and say what it is."""
     axes.axhline(y, color=INK, ls=DASHES, lw=1)
     right = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 9.5}
-    axes.annotate(name, (0.99, y), **right)
+    axes.annotate("chance", (0.99, y), **right)
 
 
 # --- files ---
@@ -188,9 +188,11 @@ def svg(figure) -> str:
     return text[text.index("<svg") :]
 
 
-def save(figure, path: Path) -> None:
-    """Write `path`.png, on white, and `path`.svg, without a background."""
-    path.with_suffix(".svg").write_text(svg(figure), encoding="utf-8")
+def save(figure, path: Path) -> str:
+    """Write `path`.png, on white, and `path`.svg, without a background; return the <svg>."""
+    text = svg(figure)
+    path.with_suffix(".svg").write_text(text, encoding="utf-8")
     with in_style():
         meta = {"Software": None}
         figure.savefig(path.with_suffix(".png"), dpi=160, facecolor="white", metadata=meta)
+    return text

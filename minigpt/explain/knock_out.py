@@ -112,9 +112,9 @@ def measure(study: Study) -> dict:
         if kind != "nothing":
             row["against"] = study.difference(logits, study.last_logits)
         if kind == "window":  # pairs for which all that the last token attends to is the same
-            row |= among_equal(study, logits, lambda ids, w=at: tuple(ids[-w:]))
+            row |= study.among_equal(logits, lambda ids, w=at: tuple(ids[-w:]))
         if (kind, at) == ("from", 1):  # what is left to it: its token, and its position
-            row |= among_equal(study, logits, lambda ids: (len(ids), ids[-1]))
+            row |= study.among_equal(logits, lambda ids: (len(ids), ids[-1]))
         rows[f"{kind}_{at}"] = row
     length = study.probe_accuracy(study.lengths_only())
     titles = {row["title"]: row for row in rows.values()}
@@ -129,14 +129,6 @@ def measure(study: Study) -> dict:
         "rows": rows,
         "length": length,
     }
-
-
-def among_equal(study: Study, logits, key) -> dict:  # (N, K)
-    """Return the accuracy on the pairs of test whose two texts have the same `key`."""
-    among = study.equal_pairs(key)
-    if not among:
-        return {"alike": 0}
-    return {"alike": len(among), "alike_accuracy": study.accuracy(logits, among)["accuracy"]}
 
 
 def finding(rows: dict, length: dict, study: Study) -> str:
@@ -188,7 +180,7 @@ def draw(result: dict):
     right.set_xlabel("last tokens it attends to")
     right.set_title("cut", loc="left", fontsize=9.5)
     for axes in (left, middle, right):
-        figures.reference_line(axes, result["chance"], "chance")
+        figures.chance_line(axes, result["chance"])
     figures.percent_axis(left.yaxis)
     left.set_ylabel("test accuracy")
     figures.title(figure, result)

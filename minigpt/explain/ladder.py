@@ -172,7 +172,7 @@ def draw(result: dict):
     draw_rungs(top, sorted(result["rungs"].values(), key=lambda row: row["learning"]))
     top.axvline(result["chance"], color=figures.INK, ls=figures.DASHES, lw=1)
     draw_curves(below, result)
-    figures.reference_line(below, result["chance"], "chance")
+    figures.chance_line(below, result["chance"])
     figures.percent_axis(below.yaxis)
     below.set_ylabel("test accuracy")
     figures.title(figure, result)

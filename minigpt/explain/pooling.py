@@ -34,9 +34,8 @@ def measure(study: Study) -> dict:
     for (key, (title, _)), logits in zip(vectors.items(), fitted, strict=True):
         against = {"against": study.difference(logits, study.last_logits)}
         ways[key] = {"title": title} | study.accuracy(logits) | against
-        if key == "first" and (among := study.equal_pairs(lambda ids: ids[0])):
-            alike = study.accuracy(logits, among)["accuracy"]
-            ways[key] |= {"alike": len(among), "alike_accuracy": alike}
+        if key == "first":
+            ways[key] |= study.among_equal(logits, lambda ids: ids[0])
     last, first = ways["last"], ways["first"]
     others = "; ".join(f"{ways[k]['title']}, {ways[k]['against']['words']}" for k in vectors)
     return {

@@ -97,7 +97,7 @@ def parts_at(study: Study, vectors: dict, positions: dict) -> tuple[Vectors, Vec
 def accuracy_and_confidence(study: Study, logits) -> dict:  # (N, 2)
     """Return the accuracy on test, and the mean probability of the predicted class."""
     confidence = logits.softmax(1).amax(1).mean().item()
-    accuracy = accuracy_of(logits, study.examples("test"), study.labels, study.seed)
+    accuracy = accuracy_of(logits, study.examples("test"), study.labels)
     return accuracy | {"sure": confidence}
 
 

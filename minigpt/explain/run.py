@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from minigpt.cli.flag_types import DEVICES, named
 from minigpt.cli.program import Parser
 from minigpt.cli.train_flags import WEIGHTS
 from minigpt.edge.errors import InputError
-from minigpt.edge.files import check_output_folder
+from minigpt.edge.files import NEW, check_output_folder
 from minigpt.explain import (
     arrival,
     controls,
@@ -86,7 +85,7 @@ def explain(argv: list[str]) -> None:
     check_output_folder(args.out, own="results.json")  # or the folder of an earlier explain
     reuse_memory()  # the ladder trains
     study = open_study(args.weights, args.data, device_of(args.device), args.text)
-    about = describe(study, argv)
+    about = setup_of(study, argv)
     counts = ", ".join(f"{about['data'][split]} {split}" for split in study.tokens)
     print(f"{study.checkpoint.name} on {study.dataset.name}: {counts} texts")
     if truncated := about["data"]["truncated"]:
@@ -108,7 +107,7 @@ def run(name: str, study: Study) -> dict:
     return result | {"seconds": round(time.monotonic() - start, 1)}
 
 
-def describe(study: Study, argv: list[str]) -> dict:
+def setup_of(study: Study, argv: list[str]) -> dict:
     """Return what the results depend on."""
     config = study.trunk.config
     return {
@@ -145,8 +144,8 @@ def write_results(folder: Path, results: dict, trunk: dict | str) -> Path:
     The page contains the trunk, or says why not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-    try:
+    with tempfile.TemporaryDirectory(prefix=NEW, dir=folder, ignore_cleanup_errors=True) as made:
+        new = Path(made)
         text = json.dumps(results, indent=1, allow_nan=False)
         (new / "results.json").write_text(text + "\n", encoding="utf-8")
         drawn = {}
@@ -154,8 +153,7 @@ def write_results(folder: Path, results: dict, trunk: dict | str) -> Path:
             if "skipped" not in result:
                 with figures.in_style():  # matplotlib looks it up for each line and text
                     figure = EXPERIMENTS[name].draw(result)
-                figures.save(figure, new / name)
-                drawn[name] = figures.svg(figure)
+                drawn[name] = figures.save(figure, new / name)
         write_page(results, drawn, new / "index.html", trunk)
         # results.json first: by it, check_output_folder recognizes the folder
         for file in sorted(new.iterdir(), key=lambda file: file.name != "results.json"):
@@ -163,6 +161,4 @@ def write_results(folder: Path, results: dict, trunk: dict | str) -> Path:
         for name in EXPERIMENTS.keys() - drawn.keys():  # of an earlier explain
             for suffix in (".png", ".svg"):
                 (folder / f"{name}{suffix}").unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return folder / "index.html"

@@ -146,10 +146,10 @@ def next_word(study: Study, good: dict, bad: dict) -> torch.Tensor:  # -> (N, 2)
 def by_kind(study: Study, logits) -> dict:  # (N, K)
     """Return what `accuracy_of` does, and the same, with intervals, for each kind of text."""
     examples, labels = study.examples("test"), study.labels
-    measured = accuracy_of(logits, examples, labels, study.seed)
+    measured = accuracy_of(logits, examples, labels)
     for kind, of_it in measured.get("kinds", {}).items():
         chosen = [i for i, e in enumerate(examples) if e.kind == kind]
-        more = accuracy_of(logits[chosen], [examples[i] for i in chosen], labels, study.seed)
+        more = accuracy_of(logits[chosen], [examples[i] for i in chosen], labels)
         more.pop("kinds")
         of_it |= more
     return measured

@@ -230,11 +230,11 @@ class Study:
         if among is None:
             among = (~logits.isnan().any(1)).nonzero()[:, 0].tolist()
         examples = [self.examples("test")[i] for i in among]
-        return accuracy_of(logits[among], examples, self.labels, self.seed)
+        return accuracy_of(logits[among], examples, self.labels)
 
-    def probe_accuracy(self, vectors: dict, among: list[int] | None = None) -> dict:
+    def probe_accuracy(self, vectors: dict) -> dict:
         """Fit a probe on vectors, (N, C) by split; return its accuracy as `accuracy` does."""
-        return self.accuracy(self.logits([vectors], "a probe")[0], among)
+        return self.accuracy(self.logits([vectors], "a probe")[0])
 
     def correct(self, logits) -> np.ndarray:  # (N, K) -> (N,)
         """Return which texts of test are classified correctly."""
@@ -243,17 +243,19 @@ class Study:
     def difference(self, a, b) -> dict:  # (N, K) or (N,) each
         """Return by how much `a` is more accurate than `b`: logits of test, or what is correct."""
         a, b = (self.correct(x) if torch.is_tensor(x) else x for x in (a, b))
-        return difference(a, b, groups_of(self.examples("test")), self.seed)
+        return difference(a, b, groups_of(self.examples("test")))
 
     def lengths_only(self) -> dict[str, torch.Tensor]:  # (N, 2) by split
         """Return as vectors how many tokens each text has, and nothing else."""
         return {s: with_bias(torch.from_numpy(t.lengths)[:, None]) for s, t in self.tokens.items()}
 
-    def equal_pairs(self, key: Callable) -> list[int]:
-        """Return the texts of test for whose pair `key`, a function of token ids, is the same."""
-        ids = self.tokens["test"].ids
-        pairs = pairs_of(self.examples("test"))
-        return [i for a, b in pairs if key(ids[a]) == key(ids[b]) for i in (a, b)]
+    def among_equal(self, logits, key: Callable) -> dict:  # (N, K)
+        """Return the accuracy on those texts of test for whose pair `key`, of ids, is the same."""
+        ids, pairs = self.tokens["test"].ids, pairs_of(self.examples("test"))
+        among = [i for a, b in pairs if key(ids[a]) == key(ids[b]) for i in (a, b)]
+        if not among:
+            return {"alike": 0}
+        return {"alike": len(among), "alike_accuracy": self.accuracy(logits, among)["accuracy"]}
 
 
 @one_thread()

@@ -123,7 +123,7 @@ def after_prompt(study: Study, texts: Tokens, prompt: list, good: dict, bad: dic
 
 def evaluate(study: Study, scores) -> dict:  # (N,)
     logits = torch.stack((torch.zeros_like(scores), scores), 1)
-    return accuracy_of(logits, study.examples("test"), study.labels, study.seed)
+    return accuracy_of(logits, study.examples("test"), study.labels)
 
 
 def draw(result: dict):

@@ -79,21 +79,12 @@ def metrics_of(folder: str, classes: int) -> dict | None:
     return metrics
 
 
-def base_of(run: Run) -> tuple[str, str | None]:
-    """Return the name of the base, and by which name it is on the Hub, if it is from there."""
-    name = run.checkpoint.name
-    if name in OFFICIAL:
-        return name, f"openai-community/{name}"
-    here = name == "tiny" or Path(name).is_dir()
-    return Path(name).name, None if here else name
-
-
 def card(run: Run, metrics: dict | None, name: str, library: str, how: str) -> str:
     """Return the card of a run that is exported as `name` for a library.
 
     `how` are the lines of Python that open it, and `metrics` what was measured, if it is known.
     """
-    base, repository = base_of(run)
+    repository = run.checkpoint.repository
     labels = [f"`{one_line(label).replace('`', chr(39))}`" for label in run.labels]
     trained, figures = "", "It was not measured.\n"
     if metrics:
@@ -116,7 +107,7 @@ def card(run: Run, metrics: dict | None, name: str, library: str, how: str) -> s
         k=len(labels),
         labels=first_few(labels),
         end=", `<|endoftext|>`" if run.append_end else "",
-        base=f"`{repository or base}`",
+        base=f"`{repository or Path(run.checkpoint.name).name}`",
         sha256=run.checkpoint.sha256,
         trained=trained,
         figures=figures,

@@ -4,11 +4,9 @@ Names and layouts are those of `LoraConfig`, `PromptEmbedding` and `PrefixEncode
 """
 
 import json
-from pathlib import Path
 
 import torch
 
-from minigpt.checkpoints import OFFICIAL, Checkpoint
 from minigpt.export.tokenizer_files import tokenizer_files
 from minigpt.peft import method_of
 from minigpt.runs import Run
@@ -30,17 +28,14 @@ ON_THE_RIGHT = 'tokenizer.padding_side = "right"'
 
 def how_to_open(run: Run, to: str) -> str:
     """Return the lines of Python that open the folder `to`."""
-    base, labels = repository_of(run.checkpoint), dict(enumerate(run.labels))
+    base, labels = name_of_base(run), dict(enumerate(run.labels))
     lines = HOW_TO_OPEN.format(to=to, base=base, labels=labels, pad=run.tokenizer.eot_token)
     return lines + (ONE_AT_A_TIME if method_of(run.recipe) == "prompt" else ON_THE_RIGHT)
 
 
-def repository_of(checkpoint: Checkpoint) -> str:
-    """Return by what name other tools open a base: on the Hub, or else a folder of this machine."""
-    if checkpoint.name in OFFICIAL:
-        return f"openai-community/{checkpoint.name}"
-    here = checkpoint.name == "tiny" or Path(checkpoint.name).is_dir()
-    return str(checkpoint.folder) if here else checkpoint.name
+def name_of_base(run: Run) -> str:
+    """Return by what name other tools open the base: on the Hub, or as a folder of this machine."""
+    return run.checkpoint.repository or str(run.checkpoint.folder)
 
 
 def files_of(run: Run) -> dict:
@@ -48,7 +43,7 @@ def files_of(run: Run) -> dict:
     config, tensors = lora_of(run) if method_of(run.recipe) == "lora" else virtual_tokens_of(run)
     config = {
         "task_type": "SEQ_CLS",
-        "base_model_name_or_path": repository_of(run.checkpoint),
+        "base_model_name_or_path": name_of_base(run),
         "inference_mode": True,
         **config,
         "modules_to_save": ["score"],

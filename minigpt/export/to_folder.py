@@ -1,9 +1,11 @@
 """Which runs can be exported, and as what; the files themselves are the other modules' business."""
 
+from pathlib import Path
+
 from minigpt.edge.errors import InputError
 from minigpt.edge.files import check_output_folder, write_folder
 from minigpt.export import for_peft, for_transformers
-from minigpt.export.card import base_of, card, metrics_of
+from minigpt.export.card import card, metrics_of
 from minigpt.peft import method_of
 from minigpt.runs import Run, load_run
 from minigpt.tokenizer import END_OF_TEXT
@@ -22,7 +24,7 @@ def export(folder: str, to: str, kind: str) -> str:
     check_counterpart(folder, run, kind)
     library = {"transformers": for_transformers, "peft": for_peft}[kind]
     there = library.how_to_open(run, place.name)  # for whoever it is handed on to
-    there = there.replace(repr(str(run.checkpoint.folder)), repr(base_of(run)[0]))
+    there = there.replace(repr(str(run.checkpoint.folder)), repr(Path(run.checkpoint.name).name))
     text = card(run, metrics_of(folder, len(run.labels)), place.name, kind, there)
     write_folder(place, {**library.files_of(run), "README.md": text})
     return library.how_to_open(run, to)

@@ -24,7 +24,7 @@ from minigpt.fast.store import stored
 from minigpt.fit import read_all, to_device
 from minigpt.head import Vectors
 from minigpt.model import GPT2
-from minigpt.parallel.group import ALONE, Group
+from minigpt.parallel.group import GROUP_OF_ONE, Group
 
 # N texts, B of them in a batch, T tokens in its longest, C channels
 # R rows stored: one for each token of all texts, or one for each text if vectors are pooled
@@ -75,7 +75,7 @@ class StoredVectors(Vectors):
 
 
 @dataclasses.dataclass(frozen=True)
-class HiddenStates:
+class StoredStates:
     """The hidden states of texts that enter block `first`, in batches as `Tokens` has them."""
 
     states: np.ndarray  # (R, C), mapped from disk
@@ -148,9 +148,9 @@ def precompute(
     model: PartialClassifier,
     texts: Tokens,
     checkpoint: Checkpoint,
-    group: Group = ALONE,
+    group: Group = GROUP_OF_ONE,
     quiet=True,
-) -> Tokens | HiddenStates | StoredVectors:
+) -> Tokens | StoredStates | StoredVectors:
     """Return what training starts from: computed by the frozen part, or found in the cache.
 
     That is the texts themselves where there is nothing to save: where the embeddings are trained,
@@ -178,7 +178,7 @@ def precompute(
     )
     if pooled:
         return StoredVectors(states, texts.labels, texts.lengths, starts)
-    return HiddenStates(states, starts, texts.lengths, texts.labels, k)
+    return StoredStates(states, starts, texts.lengths, texts.labels, k)
 
 
 def depends_on(model: PartialClassifier, texts: Tokens, checkpoint: Checkpoint) -> dict:
@@ -186,8 +186,8 @@ def depends_on(model: PartialClassifier, texts: Tokens, checkpoint: Checkpoint) 
     k, added = first_trainable(model.transformer), hashlib.sha256()
     with torch.device("meta"):
         official = dict(GPT2(checkpoint.config).named_parameters())
-    own = [*model.transformer.named_parameters(), *model.transformer.named_buffers()]
-    for name, tensor in own:  # of a tuning method, while the head alone is trained
+    for name, tensor in model.transformer.named_parameters():
+        # Of a tuning method, while the head alone is trained
         if name not in official and not tensor.requires_grad:
             added.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     return {

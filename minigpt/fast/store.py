@@ -7,8 +7,6 @@ removed and computed again; the least recently used are removed when all exceed 
 
 import contextlib
 import hashlib
-import io
-import itertools
 import json
 import os
 import re
@@ -21,11 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from minigpt.edge.errors import InputError
-from minigpt.edge.files import cache_folder, discard
-from minigpt.parallel.group import ALONE, Group
+from minigpt.edge.files import NEW, cache_folder, discard
+from minigpt.parallel.group import GROUP_OF_ONE, Group
 
 LIMIT = 10e9  # bytes; the environment variable MINIGPT_CACHE_LIMIT has another number of them
-UNFINISHED = ".new-"
 
 
 def states_folder() -> Path:
@@ -54,14 +51,10 @@ def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
         return None
     try:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        header = header_of(shape, dtype)
         with open(folder / "states.npy", "rb") as file:
-            sound = file.read(len(header)) == header  # no header of somebody else's is parsed
-            file.seek(0)
-            sound = sound and hashlib.file_digest(file, "sha256").hexdigest() == about["sha256"]
-        if sound:
-            where = folder / "states.npy"
-            array = np.memmap(where, dtype, "r", offset=len(header), shape=shape)
+            sound = hashlib.file_digest(file, "sha256").hexdigest() == about["sha256"]
+        array = np.load(folder / "states.npy", mmap_mode="r") if sound else None
+        if sound and (array.shape, array.dtype) == (shape, np.dtype(dtype)):
             with contextlib.suppress(OSError):  # somebody else's may be read, but not marked
                 os.utime(folder)  # when it was last used
             return array
@@ -85,18 +78,16 @@ def store(
     limit, home = cache_limit(), states_folder()
     try:
         home.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=home))
-        try:
+        with tempfile.TemporaryDirectory(prefix=NEW, dir=home, ignore_cleanup_errors=True) as made:
+            new = Path(made)
             digest = write(new / "states.npy", shape, dtype, pieces)
             array = np.load(new / "states.npy", mmap_mode="r")  # stays mapped even if it is removed
             text = json.dumps({**description, "sha256": digest}, indent=2)
             (new / "about.json").write_text(text + "\n", encoding="utf-8")
-            new.chmod(0o755)  # mkdtemp lets nobody else read it
+            new.chmod(0o755)  # a temporary folder lets nobody else read it
             make_room(home, limit)
             with contextlib.suppress(OSError):  # another process was faster
                 new.rename(home / key)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"the cache in {home} cannot be written ({error.strerror}); free some space with "
@@ -111,7 +102,7 @@ def stored(
     shape: tuple,
     dtype: str,
     pieces: Callable[[], Iterable[np.ndarray]],
-    group: Group = ALONE,
+    group: Group = GROUP_OF_ONE,
 ) -> np.ndarray:
     """Return an array that depends on `made_of` alone: from the cache, or computed now.
 
@@ -134,25 +125,17 @@ def stored(
     return np.asarray(array)  # still mapped from disk, but indexed as fast as an array in memory
 
 
-def header_of(shape: tuple, dtype: str) -> bytes:
-    """Return what a .npy file of such an array begins with."""
-    header = io.BytesIO()
-    fields = {"shape": shape, "fortran_order": False, "descr": np.dtype(dtype).str}
-    np.lib.format.write_array_header_1_0(header, fields)
-    return header.getvalue()
-
-
 def write(path: Path, shape: tuple, dtype: str, pieces: Iterable[np.ndarray]) -> str:
     """Write a .npy file, flushed to the disk; return its sha256."""
-    contents = (np.ascontiguousarray(piece, dtype).data.cast("B") for piece in pieces)
-    digest = hashlib.sha256()
-    with open(path, "wb") as file:
-        for data in itertools.chain([header_of(shape, dtype)], contents):
-            digest.update(data)
-            file.write(data)
+    header = {"shape": shape, "fortran_order": False, "descr": np.dtype(dtype).str}
+    with open(path, "w+b") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(np.ascontiguousarray(piece, dtype))
         file.flush()
         os.fsync(file.fileno())
-    return digest.hexdigest()
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def entries(home: Path) -> list[tuple[float, Path]]:
@@ -162,16 +145,16 @@ def entries(home: Path) -> list[tuple[float, Path]]:
     """
     arrays = []
     for folder in home.glob("*"):
-        if re.fullmatch(rf"[0-9a-f]{{32}}|{re.escape(UNFINISHED)}.*", folder.name):
+        if re.fullmatch(rf"[0-9a-f]{{32}}|{re.escape(NEW)}.*", folder.name):
             with contextlib.suppress(OSError):  # another process may have removed it just now
                 used = [path.stat().st_mtime for path in (folder, *folder.glob("*"))]
-                arrays.append((used[0] if UNFINISHED not in folder.name else max(used), folder))
+                arrays.append((used[0] if NEW not in folder.name else max(used), folder))
     return sorted(arrays)
 
 
 def remove(folder: Path, used: float) -> bool:
     """Remove a cached array, unless it is being written; return whether that was done."""
-    if folder.name.startswith(UNFINISHED) and time.time() - used < 24 * 3600:
+    if folder.name.startswith(NEW) and time.time() - used < 24 * 3600:
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return True

@@ -92,7 +92,7 @@ class Group(Alone):
         return f"cuda:{self.local_rank}" if nccl else "cpu"
 
 
-ALONE = Group()
+GROUP_OF_ONE = Group()
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def group_errors():
 def joined(device: str):
     """Enter the group in which torchrun started this process: NCCL on GPUs, gloo on CPUs."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield ALONE
+        yield GROUP_OF_ONE
         return
     rank, size, local_rank = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if device == "mps":

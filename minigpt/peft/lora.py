@@ -27,7 +27,7 @@ class LoRALinear(Linear):
         self.lora_A = nn.Parameter(linear.weight.new_empty(inputs, rank))
         self.lora_B = nn.Parameter(linear.weight.new_zeros(rank, outputs))
         nn.init.uniform_(self.lora_A, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))  # as in peft
-        self.register_buffer("scale", torch.tensor(alpha / rank), persistent=False)
+        self.scale = alpha / rank
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):  # (..., in) -> (..., out)
@@ -44,12 +44,12 @@ class LoRALinear(Linear):
 
 def add_lora(trunk: GPT2, rank: int, alpha: float, dropout: float, layers: str, last: int) -> None:
     """Put LoRA in place of the linear layers that the globs name, in the last blocks."""
-    for name in linear_layers(trunk, layers, last):
+    for name in layers_named(trunk, layers, last):
         linear = trunk.get_submodule(name)
         trunk.set_submodule(name, LoRALinear(linear, rank, alpha, dropout))
 
 
-def linear_layers(trunk: GPT2, globs: str, last: int) -> list[str]:
+def layers_named(trunk: GPT2, globs: str, last: int) -> list[str]:
     """Return the linear layers in the last blocks whose names, or ends of them, match a glob."""
     available = [
         f"h.{i}.{name}"

@@ -6,10 +6,9 @@ import torch
 from torch import nn
 
 from minigpt.model import GPT2, Past
+from minigpt.peft.prompt import COMMON
 
 # B texts in a batch, T tokens, C channels, L blocks, H heads, D = C // H, N keys and values
-
-COMMON = 5000  # tokens: byte-pair encodings number them by how common they are
 
 
 class Prefix(nn.Module):

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from minigpt.cli.devices import device_of
 from minigpt.edge.errors import InputError
 from minigpt.edge.fields import read_json
-from minigpt.fast import FrozenPart
-from minigpt.runs import Run, load_run, rate, vectors_of
+from minigpt.runs import Run, load_run
 
 # N texts, K classes, C channels
 
@@ -39,7 +39,6 @@ class TextClassifier:
 
     def __init__(self, folder: Path, run: Run):
         self.folder, self.labels, self._run = folder, list(run.labels), run
-        self._part = FrozenPart(run.model)
 
     def predict(self, texts: Iterable[str]) -> list[str]:
         """Return the most probable label of each of N texts.
@@ -55,7 +54,7 @@ class TextClassifier:
         >>> run.labels, run.probabilities(["A bore.", "A joy."]).round().tolist()
         (['bad', 'good'], [[1.0, 0.0], [0.0, 1.0]])
         """
-        return self._read(rate, texts, len(self.labels))
+        return self._read(self._run.part.logits_of, texts, len(self.labels)).softmax(1).numpy()
 
     def vectors(self, texts: Iterable[str]) -> np.ndarray:  # -> (N, C)
         """Return the vector of each of N texts that the head is given: (N, C) float32.
@@ -63,14 +62,13 @@ class TextClassifier:
         >>> run.vectors(["A bore.", "A joy.", "So so."]).shape
         (3, 256)
         """
-        return self._read(vectors_of, texts, self._run.checkpoint.config.n_embd)
+        width = self._run.checkpoint.config.n_embd
+        return self._read(self._run.part.vectors_of, texts, width).numpy()
 
-    def _read(self, function: Callable, texts: Iterable[str], width: int) -> np.ndarray:
+    def _read(self, function: Callable, texts: Iterable[str], width: int) -> torch.Tensor:
         """Return a row of so many numbers for each text: none of no texts."""
         texts = checked(texts)
-        if not texts:
-            return np.empty((0, width), np.float32)
-        return function(self._run, self._part, texts).numpy()
+        return function(self._run.tokenize(texts)) if texts else torch.empty(0, width)
 
     @property
     def metrics(self) -> dict:

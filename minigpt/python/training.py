@@ -8,7 +8,7 @@ from minigpt import runs
 from minigpt.cli.train import script
 from minigpt.cli.train_flags import parse, parser_of
 from minigpt.datasets import Given
-from minigpt.parallel.group import ALONE
+from minigpt.parallel.group import GROUP_OF_ONE
 from minigpt.python.classifier import TextClassifier, load
 
 WHO = "python -m minigpt train"  # whose --help an error points to
@@ -35,7 +35,7 @@ def train(data=None, *, quiet: bool = True, **flags) -> TextClassifier:
         typed.data = Given(data)
     # The caller's random numbers are the caller's, and training needs gradients wherever it is
     with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
-        metrics, folder = script().job(typed, runs.Clock(), ALONE)
+        metrics, folder = script().job(typed, runs.Clock(), GROUP_OF_ONE)
     if not quiet:
         print(runs.report(metrics, folder))
     return load(folder, typed.device)

@@ -1,15 +1,14 @@
 """A run: trained with its state saved as it goes, resumed, stored in a folder, and opened again.
 
-with Journal(folder, ...) as journal:             # saves, resumes, shows and stops
+with open_journal(...) as journal:                # saves, resumes, shows and stops
     t = tune(model, names, train, dev, settings, checkpoint, journal)
 save_run(folder, model, metrics)
 run = load_run(folder)                            # a Run: model, tokenizer, labels, recipe
-rate(run, FrozenPart(run.model), texts)           # the probabilities of its classes
+run.part.logits_of(run.tokenize(texts))           # a row for each text, a column for each class
 """
 
 from minigpt.runs.folder import Run, build, load_run, save_run
-from minigpt.runs.journal import Journal, open_journal, sha256_of
-from minigpt.runs.read import rate, read, unlabelled, vectors_of
+from minigpt.runs.journal import open_journal, sha256_of_data
 from minigpt.runs.report import (
     Clock,
     in_columns,
@@ -25,7 +24,6 @@ from minigpt.runs.tune import tune
 
 __all__ = [
     "Clock",
-    "Journal",
     "Run",
     "build",
     "in_columns",
@@ -33,16 +31,12 @@ __all__ = [
     "load_run",
     "open_journal",
     "peak_memory",
-    "rate",
-    "read",
     "report",
     "results",
     "rows_of_test",
     "run_name",
     "save_run",
-    "sha256_of",
+    "sha256_of_data",
     "table",
     "tune",
-    "unlabelled",
-    "vectors_of",
 ]

@@ -8,6 +8,7 @@ state.safetensors     where it is, while it trains (journal.py)
 """
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from shlex import quote
@@ -20,9 +21,11 @@ import torch
 from minigpt.checkpoints import read_head
 from minigpt.checkpoints.find import Checkpoint, describe, find_checkpoint, open_tokenizer
 from minigpt.classifier import POOLINGS, Classifier
+from minigpt.data import Example, Tokens, tokenize
 from minigpt.edge import fields, files
 from minigpt.edge.checkout import train_command
 from minigpt.edge.errors import InputError, first_few
+from minigpt.fast.frozen import FrozenPart
 from minigpt.fast.partial import PartialClassifier
 from minigpt.freeze import freeze, trainable
 from minigpt.peft import METHODS, put_on, room_for_text
@@ -54,6 +57,17 @@ class Run:
     def keep(self) -> str:
         """Which end of a long text is kept: runs of earlier versions do not say."""
         return self.recipe.get("keep") or "start"
+
+    @functools.cached_property
+    def part(self) -> FrozenPart:
+        """What reads texts."""
+        return FrozenPart(self.model)
+
+    def tokenize(self, texts: list[str]) -> Tokens:
+        """Return texts as the run reads them; of their labels, which are not known, the first."""
+        examples = [Example(text, self.labels[0]) for text in texts]
+        how = self.max_length, self.append_end, self.keep
+        return tokenize(examples, self.labels, self.tokenizer, *how)
 
 
 def build(

@@ -1,10 +1,11 @@
 """What a run writes as it goes: its history, and the state from which it can be resumed.
 
-history.jsonl       a line for each evaluation, appended
+history.jsonl       a line for each evaluation
 state.safetensors   all that is needed to continue (snapshot.py): tensors, and in the header JSON
 
 The state is one file, so that one rename replaces it whole: there is no moment between two files.
-Once a run is finished, the state is removed and run.json is written.
+It contains the history, too; history.jsonl is written after it. Once a run is finished, the state
+is removed and run.json is written.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ from minigpt.edge.errors import InputError, Stopped
 from minigpt.fast.frozen import sha256_of_ids
 from minigpt.fit import Training, fit
 from minigpt.head import ConditionedHeads
-from minigpt.parallel.group import ALONE, Group
+from minigpt.parallel.group import GROUP_OF_ONE, Group
 from minigpt.runs.report import Clock
 from minigpt.runs.snapshot import restore, snapshot
 from minigpt.runs.watch import NotFinite, Signals, check, finite, not_finite, progress
@@ -64,7 +65,7 @@ class Journal:
         numbered: bool = False,  # a number is added to its name if that is taken
         header: dict | None = None,  # what was typed, and what a resumed run must find unchanged
         every: float = 60.0,  # seconds
-        group: Group = ALONE,
+        group: Group = GROUP_OF_ONE,
         clock: Clock | None = None,
         quiet: bool = True,
         state: State | None = None,  # where a resumed run continues
@@ -77,9 +78,6 @@ class Journal:
         self.saved_step = None  # the last one saved, also by another process
         self.unread = []  # of the last steps, what has not yet been checked: see watch.finite
         self.lock = files.lock(folder) if state and self.writes else None
-        if state and self.writes:  # lines that are younger than the state will be written again
-            with self.writing():
-                files.write(folder / HISTORY, "".join(map(json_line, self.history)))
 
     @property
     def writes(self) -> bool:
@@ -103,7 +101,7 @@ class Journal:
             if self.state:
                 self.resume(t)
             self.unread.clear()
-            group = ALONE if self.trains_alone else self.group
+            group = GROUP_OF_ONE if self.trains_alone else self.group
             steps = finite(fit(t, train, dev, group), t, self.unread)
             hide = self.quiet or self.group.rank > 0
             here = threading.current_thread() is threading.main_thread()  # no other has signals
@@ -151,24 +149,21 @@ class Journal:
             if not t.losses:  # it was an evaluation
                 if t.step:
                     t.history[-1]["seconds"] = round(time.monotonic() - self.began, 3)
-                self.note(t.history[-1])
+                self.history.append({"phase": self.phase} | t.history[-1])
                 every, self.saved_step = self.at_evaluations, None
             self.pause(t, signals, every)
             yield t
 
-    def note(self, line: dict) -> None:
-        """Add a line to the history."""
-        line = {"phase": self.phase} | line
-        self.history.append(line)
-        if self.writes and self.step is not None:
-            with self.writing():
-                files.append(self.folder / HISTORY, json_line(line))
+    def history_file(self, *more: dict) -> str:
+        """Return what history.jsonl has."""
+        return "".join(json.dumps(line) + "\n" for line in (*self.history, *more))
 
     def note_failure(self, why: str) -> None:
         """Say in the history that the training went wrong, for whoever opens the folder later."""
         if self.writes and self.step is not None:
+            text = self.history_file({"phase": self.phase, "failed": why})
             with contextlib.suppress(OSError):
-                files.append(self.folder / HISTORY, json_line({"phase": self.phase, "failed": why}))
+                files.write(self.folder / HISTORY, text)
 
     def save(self, t: Training) -> None:
         """Write the state. Raises InputError if it cannot be written; the last one stays."""
@@ -186,8 +181,9 @@ class Journal:
         with self.writing():
             if self.step is not None:
                 files.write(self.folder / STATE, *state)
+                files.write(self.folder / HISTORY, self.history_file())
             else:  # the state first: with it, the folder can be resumed
-                contents = {STATE: state, HISTORY: "".join(map(json_line, self.history))}
+                contents = {STATE: state, HISTORY: self.history_file()}
                 self.folder = files.write_folder(self.folder, contents, self.numbered)
                 self.lock = files.lock(self.folder)
         self.step, self.saved_at = t.step, time.monotonic()
@@ -226,7 +222,7 @@ class Journal:
         """Have save(folder) write the results; nothing is left to resume afterwards."""
         if self.writes:
             with self.writing():
-                files.flush(self.folder / HISTORY)
+                files.write(self.folder / HISTORY, self.history_file())
                 save(self.folder)
             self.step = None
 
@@ -250,7 +246,7 @@ class Journal:
             raise Stopped(getattr(error, "number", signal.SIGINT), message) from None
 
 
-def sha256_of(labels: tuple[str, ...], *splits: Tokens) -> str:
+def sha256_of_data(labels: tuple[str, ...], *splits: Tokens) -> str:
     """Return a hash of data as a model reads it: names of the classes, ids, and classes."""
     parts = [(sha256_of_ids(texts), texts.labels.tolist()) for texts in splits]
     return hashlib.sha256(repr((labels, parts)).encode("utf-8", "surrogatepass")).hexdigest()
@@ -283,12 +279,7 @@ def open_journal(
     return Journal(folder, numbered, header, typed.save_every, group, clock, typed.quiet, state)
 
 
-def json_line(line: dict) -> str:
-    return json.dumps(line) + "\n"
-
-
 MEND = "start the run again, or bring it back from a copy"
-PHASES = Clock().laps.keys()
 FIELDS = {
     "format": fields.one_of(FORMAT),
     "phase": fields.text,
@@ -299,11 +290,7 @@ FIELDS = {
     "history.*.dev_loss": fields.number(),
     "history.*.dev_accuracy": fields.number(),
     "history.*.head": fields.optional(fields.whole()),
-    "laps": fields.Kind(
-        f"an object with {', '.join(PHASES)}",
-        lambda laps: type(laps) is dict and laps.keys() == PHASES,
-    ),
-    "laps.*": fields.number(),
+    **{f"laps.{part}": fields.number() for part in Clock().laps},
     "weights": fields.text,
     "texts": fields.text,
     "processes": fields.whole(1),

@@ -34,8 +34,9 @@ class Clock:
 
     def go_on(self, laps: dict[str, float]) -> None:
         """Add what an earlier process took for the same run."""
-        self.start -= sum(laps.values())
-        self.laps = {phase: self.laps[phase] + seconds for phase, seconds in laps.items()}
+        for phase in self.laps:
+            self.laps[phase] += laps[phase]
+            self.start -= laps[phase]
 
     def seconds(self) -> dict[str, float]:
         laps = self.laps | {"total": time.monotonic() - self.start}

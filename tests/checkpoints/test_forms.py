@@ -403,11 +403,10 @@ def test_predict_reads_where_transformers_reads(pad, classifier, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps({"add_eos_token": True}))
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.GPT2ForSequenceClassification.from_pretrained(folder).eval()
-    from minigpt.fast.frozen import FrozenPart
-    from minigpt.runs import load_run, rate
+    from minigpt.runs import load_run
 
     opened, words = load_run(str(folder)), ["good", "the bad", "a tin of"]
-    found = rate(opened, FrozenPart(opened.model), words)
+    found = opened.part.logits_of(opened.tokenize(words)).softmax(1)
     for word, row in zip(words, found, strict=True):
         with torch.no_grad():
             expected = model(**theirs(word, return_tensors="pt")).logits.softmax(1)[0]

@@ -10,9 +10,7 @@ from conftest import MERGES, files_of, random_trunk
 from safetensors.torch import load_file, save_file
 
 from minigpt.checkpoints import describe, read_vocabulary
-from minigpt.export.for_peft import repository_of
-from minigpt.fast import FrozenPart
-from minigpt.runs import load_run, rate
+from minigpt.runs import load_run
 from minigpt.weights import save_trunk
 
 transformers = pytest.importorskip("transformers")
@@ -36,7 +34,7 @@ PARTS = [  # for peft
 
 def ours(folder, words=WORDS) -> torch.Tensor:
     opened = load_run(str(folder))
-    return rate(opened, FrozenPart(opened.model), words)
+    return opened.part.logits_of(opened.tokenize(words)).softmax(1)
 
 
 @torch.no_grad()
@@ -138,9 +136,9 @@ def test_the_lines_for_transformers_open_what_it_wrote(trained):
 def test_a_base_is_named_so_that_others_find_it(checkpoint):
     """On the Hub where it is from there: a folder of this machine opens on no other."""
     here = describe(str(checkpoint), checkpoint)
-    assert repository_of(here) == str(checkpoint)
+    assert here.repository is None
     for name, repository in (("gpt2", "openai-community/gpt2"), ("some/one", "some/one")):
-        assert repository_of(dataclasses.replace(here, name=name)) == repository
+        assert dataclasses.replace(here, name=name).repository == repository
 
 
 @pytest.fixture

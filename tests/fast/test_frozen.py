@@ -13,7 +13,7 @@ from minigpt.classifier import POOLINGS, Classifier
 from minigpt.data import Tokens
 from minigpt.edge.errors import InputError
 from minigpt.fast import FrozenPart, PartialClassifier, check_frozen_part, frozen, int8, precompute
-from minigpt.fast.frozen import HiddenStates, StoredVectors, first_trainable
+from minigpt.fast.frozen import StoredStates, StoredVectors, first_trainable
 from minigpt.fit import Recipe, Training, evaluate, train_to_end
 from minigpt.freeze import freeze, names_to_train, trainable
 from minigpt.head import HEAD_RECIPE, fit_head, vectors_of
@@ -59,7 +59,7 @@ STARTS = [  # a policy, and the first block that it trains; ln_f counts as block
 def test_reading_starts_at_the_first_block_in_which_something_is_trained(policy, first, base):
     model = classifier(base, policy)
     assert first_trainable(model.transformer) == first
-    kind = Tokens if first == 0 else StoredVectors if first == 4 else HiddenStates
+    kind = Tokens if first == 0 else StoredVectors if first == 4 else StoredStates
     assert type(precompute(model, some_texts(), base)) is kind
 
 

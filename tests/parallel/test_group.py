@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from minigpt import fit
 from minigpt.classifier import Classifier
 from minigpt.freeze import trainable
-from minigpt.parallel import ALONE
+from minigpt.parallel import GROUP_OF_ONE
 from minigpt.runs.journal import STEPS_BETWEEN_MESSAGES
 
 
@@ -117,14 +117,17 @@ def end(processes: list[subprocess.Popen]) -> None:
 
 
 def test_a_process_alone_is_a_group_of_one():
-    assert ALONE.share([1, 2, 3]) == [1, 2, 3]
-    assert ALONE.all_agree(True) and not ALONE.all_agree(False)
-    assert list(ALONE.map(lambda batch: torch.tensor(batch), [[1], [2, 3]]))[1].tolist() == [2, 3]
+    assert GROUP_OF_ONE.share([1, 2, 3]) == [1, 2, 3]
+    assert GROUP_OF_ONE.all_agree(True) and not GROUP_OF_ONE.all_agree(False)
+    assert list(GROUP_OF_ONE.map(lambda batch: torch.tensor(batch), [[1], [2, 3]]))[1].tolist() == [
+        2,
+        3,
+    ]
 
 
 def test_a_group_of_one_trains_as_the_core_does_without_a_group():
     results = []
-    for group in (fit.ALONE, ALONE):
+    for group in (fit.ALONE, GROUP_OF_ONE):
         torch.manual_seed(0)
         model, texts = Classifier(random_trunk(), 2), some_texts()
         recipe = fit.Recipe(1, 8, 1e-3, 0.1, 0.1, 1.0, 2, seed=0)

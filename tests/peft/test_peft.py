@@ -14,7 +14,7 @@ from minigpt.fit import Recipe, Training, train_to_end
 from minigpt.freeze import PRESETS, freeze, frozen_unchanged, names_to_train, train_mode, trainable
 from minigpt.model import Past
 from minigpt.peft import LoRALinear, merge, put_on
-from minigpt.runs import Run, load_run, rate, save_run
+from minigpt.runs import Run, load_run, save_run
 from minigpt.runs.report import count
 from minigpt.tokenizer import load_tokenizer
 from minigpt.weights import load_trunk
@@ -233,7 +233,7 @@ def test_a_run_saved_and_opened_again_answers_the_same_bit_for_bit(flags, checkp
     in_memory = Run(model.eval(), tokenizer, ("no", "yes"), plain | flags, base)
     for texts in (["good"], ["a bad one", "", "the good, the bad"] * 9):
         ours, again = (
-            rate(run, FrozenPart(run.model), texts) for run in (in_memory, load_run(str(folder)))
+            run.part.logits_of(run.tokenize(texts)) for run in (in_memory, load_run(str(folder)))
         )
         assert torch.equal(ours, again)
 

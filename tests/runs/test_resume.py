@@ -17,7 +17,7 @@ from common import IN_INT8, POLICIES, outcome
 from safetensors.torch import load_file, save_file
 
 import train
-from minigpt.cli import errors_for_people
+from minigpt.cli.program import errors_for_people
 from minigpt.cli.train_flags import parse
 from minigpt.parallel import Group
 from minigpt.runs import Clock

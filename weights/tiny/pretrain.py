@@ -41,8 +41,8 @@ WARM_UP, DECAY = 0.02, 0.4  # shares of the steps
 WEIGHT_DECAY = 0.1  # of the matrices of the blocks
 SPLIT = 2  # of every four reviews, so many are split into sentences
 SEED = 0
-# Snapshots of the model are kept in state/, at these numbers of tokens seen
-SNAPSHOTS = [1e6 * m for m in (0, 0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 23, 32, 46, 64, 92)]
+# Snapshots of the model are kept in state/, at the start and at these numbers of tokens seen
+SNAPSHOTS = [1e6 * m for m in (0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 23, 32, 46, 64, 92)]
 
 
 def read_reviews(files: list[str]) -> tuple[list[str], list[str]]:
@@ -189,6 +189,9 @@ def pretrain(ids: np.ndarray, held_out: np.ndarray, tokens: float, out: Path) ->
     state = out / "state" / "last.safetensors"
     if state.exists():
         progress = load_state(state, model, optimizing)
+    history = out / "history.jsonl"
+    lines = history.read_text().splitlines(keepends=True) if history.exists() else []
+    lines = [line for line in lines if json.loads(line)["step"] <= progress["step"]]
 
     compiled_loss = torch.compile(next_token_loss)  # 1.5 times as fast; needs a C++ compiler
     steps = round(tokens / (BATCH * T))
@@ -215,14 +218,14 @@ def pretrain(ids: np.ndarray, held_out: np.ndarray, tokens: float, out: Path) ->
 
         last = step + 1 == steps
         if last or (step + 1) % 100 == 0:
-            progress = {"step": step + 1, "tokens": (step + 1) * BATCH * T}
+            progress = {"step": step + 1, "tokens": seen}
             progress["seconds"] = round(time.monotonic() - began, 1)
             progress["loss"] = round(sum(recent).item() * (BATCH // MICRO) / len(recent), 4)
             progress["held_out"] = round(held_out_loss(model, held_out, 10**9 if last else 64), 4)
             recent = []
             bar.set_postfix(loss=progress["loss"], held_out=progress["held_out"])
-            with open(out / "history.jsonl", "a") as file:
-                file.write(json.dumps(progress) + "\n")
+            lines.append(json.dumps(progress) + "\n")
+            history.write_text("".join(lines))
             if last or time.monotonic() - saved > 300:
                 save_state(state, model, optimizing, progress)
                 save_trunk(model, out, torch.float16)
