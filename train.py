@@ -7,12 +7,13 @@ it calls of the packages builds on the core: the comments say on what.
 import sys
 from pathlib import Path
 
-from minigpt.cli.program import errors_for_people, voices
+from minigpt.cli.program import errors_for_people, load_torch, voices
 from minigpt.cli.train_flags import parse
 
 if __name__ == "__main__":  # before torch is loaded: --help, or a wrong flag, is answered at once
     with errors_for_people():
         typed = parse(__doc__, sys.argv[1:])
+        load_torch()
 
 import torch
 

@@ -24,9 +24,9 @@ def confusion_matrix(predicted, labels, classes: int) -> torch.Tensor:  # (N,) x
 
 
 def macro_f1(confusion) -> float:  # (K, K)
-    """Return the mean over classes of F1 = 2 TP / (2 TP + FP + FN), 0 for a class without texts."""
+    """Return the mean of F1 = 2 TP / (2 TP + FP + FN) over the classes that occur."""
     hits, both = confusion.diag(), confusion.sum(0) + confusion.sum(1)
-    return (2 * hits / both.clamp(min=1)).mean().item()
+    return (2 * hits / both)[both > 0].mean().item()
 
 
 def pairs_in_order(logits, examples: list[Example], labels: tuple) -> tuple[float, int]:  # (N, 2)

@@ -14,11 +14,11 @@ def cache(argv: list[str]) -> None:
     home, total = states_folder(), 0
     for used, folder in entries(home):
         size, when = size_of(folder), time.localtime(used)
+        line = f"{time.strftime('%Y-%m-%d %H:%M', when)}  {title_of(folder)}"
+        if args.clear and not remove(folder, used):
+            line += ": not cleared; it may be being written, for a day, or is not yours to remove"
+            size = 0
         total += size
-        print(
-            f"{size / 1e6:12,.1f} MB  {time.strftime('%Y-%m-%d %H:%M', when)}  {title_of(folder)}"
-        )
-        if args.clear:
-            remove(folder, used)
+        print(f"{size / 1e6:12,.1f} MB  {line}")
     did = "cleared" if args.clear else f"of at most {cache_limit() / 1e6:,.1f} MB"
     print(f"{total / 1e6:12,.1f} MB  {did}, in {home}")

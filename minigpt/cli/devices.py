@@ -5,14 +5,17 @@ import torch
 from minigpt.edge.errors import InputError
 from minigpt.fast.int8 import check_int8
 
+NAMES = "it can be auto, cpu, cuda or mps"
+
 
 def device_of(name: str) -> str:
     """Return the device that `--device` means; raise InputError for one that is not available."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
     if name == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if available[device])
-    if not available[name]:
-        raise InputError(f"--device {name}: this machine or this build of torch has none")
+    if not available.get(name):
+        known = "this machine or this build of torch has none" if name in available else NAMES
+        raise InputError(f"--device {name}: {known}")
     return name
 
 

@@ -199,7 +199,8 @@ def predict(argv: list[str]) -> None:
                 remarks.add(chunk, tokens)
                 for text, row in zip(chunk, logits.softmax(1).tolist(), strict=True):
                     print(answer(text, dict(zip(run.labels, row, strict=True)), args.json))
-            sys.stdout.flush()
+            if sys.stdout:
+                sys.stdout.flush()
     finally:
         for line in remarks.lines():
             print(line, file=sys.stderr)
@@ -218,7 +219,11 @@ def answer(text: str, probabilities: dict[str, float], as_json: bool) -> str:
         fields = {"label": label, "probability": probabilities[label]}
         fields |= {"probabilities": probabilities}
         given = text.record if isinstance(text, Text) else {"text": text}
-        given = {f"given_{n}" if n in fields else n: value for n, value in given.items()}
+        for name in fields.keys() & given.keys():
+            new = f"given_{name}"
+            while new in given:  # it is an answer already
+                new = f"given_{new}"
+            given = {new if n == name else n: value for n, value in given.items()}
         return json.dumps(given | fields)
     cells = " ".join(label.split()), f"{probabilities[label]:.3f}", " ".join(text.splitlines())
     return "\t".join(cells)

@@ -66,6 +66,15 @@ def voices(quiet: bool = False, rank: int = 0) -> tuple[Callable, Callable]:
     return say, silent if rank > 0 else functools.partial(print, file=sys.stderr)
 
 
+def load_torch() -> None:
+    """Load torch, which takes a second, where Ctrl-C gets its one line.
+
+    numpy first: torch would load it itself, and drop the exception of a signal that arrives then.
+    """
+    import numpy  # noqa: F401
+    import torch  # noqa: F401
+
+
 @contextlib.contextmanager
 def errors_for_people():
     """End the program as the README promises: status 2 for bad input, 130 when interrupted.
@@ -117,8 +126,8 @@ def signals_raised():
     try:
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler in before.items():  # once it is ending, no other one is listened to
+            signal.signal(number, signal.SIG_IGN if received else handler)
 
 
 def exit_immediately(number: int, _=None):
@@ -133,6 +142,8 @@ def message_of(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename or 'standard input or output'}: {error.strerror or error}"
     text = str(error) if isinstance(error, RuntimeError) else ""
+    if "InvalidCxxCompiler" in text:
+        return "--compile: the C++ compiler that torch finds does not work; leave --compile out"
     if isinstance(error, MemoryError) or any(words in text for words in MEMORY):
         return "not enough memory; try a smaller --batch-size with --accumulate, or --max-length"
     return None

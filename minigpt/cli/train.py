@@ -4,13 +4,15 @@ import functools
 import importlib.util
 from types import ModuleType
 
+from minigpt.cli.program import load_torch
 from minigpt.cli.train_flags import parse
 from minigpt.edge.checkout import checkout
 
 
 def train(argv: list[str]) -> None:
     """Train a classifier, as python train.py does."""
-    typed = parse(train.__doc__, argv, "python -m minigpt train")  # before torch is loaded
+    typed = parse(train.__doc__, argv, "python -m minigpt train")
+    load_torch()
     script().main(typed)
 
 

@@ -5,7 +5,9 @@ examples, one at a time. `csv` and `json` of the standard library are all that t
 reads as much, but guesses without saying so, and would be larger than everything here.
 """
 
+import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -42,8 +44,13 @@ def examples_of(rows: Iterable, name: str) -> list[Example]:
         examples.append(example_of(record, columns, where))
     if not examples:
         raise InputError(f"{name} holds no examples")
-    if fractions := fractions_among({e.label for e in examples}):
+    labels = {e.label for e in examples}
+    if fractions := fractions_among(labels):
         raise rating(name, fractions)
+    if all(re.fullmatch(r"-?\d+(\.0*)?", label) for label in labels):  # 4.0: see example_of
+        short = {label: label.partition(".")[0] for label in labels}
+        if short.keys() != {*short.values()}:
+            examples = [dataclasses.replace(e, label=short[e.label]) for e in examples]
     return examples
 
 
@@ -88,14 +95,14 @@ def text_of(record: dict, columns: Columns, where: str) -> str:
 
 
 def example_of(record: dict, columns: Columns, where: str) -> Example:
-    """Check one record. A label may be a word or a whole number."""
+    """Check one record. A label may be a word, a whole number, or a truth value."""
     text = text_of(record, columns, where)
     label = record.get(columns.label) if columns.label is not None else None
     if type(label) is float and math.isfinite(label):
         if label % 1:
             raise rating(where, [str(label)])
         label = int(label)  # 4.0: some programs write all numbers so
-    if type(label) is int:
+    if type(label) in (int, bool):
         label = str(label)
     if not isinstance(label, str) or not label.strip():
         raise InputError(

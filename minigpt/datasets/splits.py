@@ -61,6 +61,11 @@ def load_dataset(
                 f"--data {name}: {split} has the label {first_few(sorted(unknown))}, which train "
                 f"does not have (its labels: {first_few(labels)}); is text in the first column?"
             )
+    seen = {e.text for e in splits["train"]}
+    for split in ("dev", "test"):
+        if known := sum(e.text in seen for e in splits[split]):
+            of = f"{known} of {len(splits[split])} texts for {split}"
+            note(f"--data {name}: {of} are in train, too: they are no test of new ones")
     return Dataset(name, labels, **splits)
 
 
@@ -73,6 +78,8 @@ def too_few(splits: dict[str, list[Example]]) -> str:
             f"texts with the same value in the column pair stay together, and it has only {pairs} "
             "of them; rename the column, or say in a column split what each text is for"
         )
+    if any(e.split for e in examples):
+        return "the column split names none; leave it out to have the texts split at random"
     return "no label has enough of them; is text in the first column, label after it?"
 
 

@@ -33,7 +33,7 @@ def write(path: Path, content: str | dict[str, torch.Tensor], header: dict | Non
     try:
         folder.mkdir()
         if isinstance(content, str):
-            new.write_text(content, encoding="utf-8")
+            new.write_text(content, encoding="utf-8", errors="backslashreplace")
         else:
             try:
                 safetensors.torch.save_file(content, new, {"format": "pt", **(header or {})})

@@ -51,7 +51,7 @@ vector of the text's last token{end}.
 - The figures hold for texts like those it was trained on: {lengths}in their language and of their
   kind. On others it is worse, and often sure of its mistakes: its probabilities are not calibrated.
 - Of a text, the {kept} {max_length} tokens are read.
-- It knows no other classes, and answers with one of them whatever it is given.
+- It knows no other classes, and answers with one of them whatever it is given.{empty}
 - What is unfair or wrong in the texts of the base, or in the labels, is in its answers as well.
 
 ## How to open it
@@ -114,6 +114,7 @@ def card(run: Run, metrics: dict | None, name: str, library: str, how: str) -> s
         lengths=lengths,
         kept="last" if run.keep == "end" else "first",
         max_length=run.max_length,
+        empty="" if run.append_end else " An empty text has no token to read: leave it out.",
         how=how,
     )
     license = LICENSED.get(run.checkpoint.name, "unknown")

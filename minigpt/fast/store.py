@@ -153,11 +153,11 @@ def entries(home: Path) -> list[tuple[float, Path]]:
 
 
 def remove(folder: Path, used: float) -> bool:
-    """Remove a cached array, unless it is being written; return whether that was done."""
+    """Remove a cached array, unless it may be being written; return whether it is gone."""
     if folder.name.startswith(NEW) and time.time() - used < 24 * 3600:
         return False
     shutil.rmtree(folder, ignore_errors=True)
-    return True
+    return not folder.exists()
 
 
 def title_of(folder: Path) -> str:

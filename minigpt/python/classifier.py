@@ -39,6 +39,7 @@ class TextClassifier:
 
     def __init__(self, folder: Path, run: Run):
         self.folder, self.labels, self._run = folder, list(run.labels), run
+        self._home = folder.absolute()  # also when the process is elsewhere later
 
     def predict(self, texts: Iterable[str]) -> list[str]:
         """Return the most probable label of each of N texts.
@@ -77,7 +78,7 @@ class TextClassifier:
         >>> run.metrics["test"]["accuracy"]
         1.0
         """
-        path = self.folder / "metrics.json"
+        path = self._home / "metrics.json"
         if not path.is_file():
             raise InputError(f"{self.folder} has no metrics.json: train.py writes one")
         return read_json(path)

@@ -20,6 +20,7 @@ import torch
 
 from minigpt.checkpoints import read_head
 from minigpt.checkpoints.find import Checkpoint, describe, find_checkpoint, open_tokenizer
+from minigpt.checkpoints.hashes import sha256_of
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.data import Example, Tokens, tokenize
 from minigpt.edge import fields, files
@@ -99,6 +100,7 @@ def save_run(folder: Path, model: Classifier, metrics: dict) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / "learned.safetensors", learned)
+    run["learned_sha256"] = sha256_of([folder / "learned.safetensors"])
     files.write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     files.write(folder / "run.json", json.dumps(run, indent=2) + "\n")
     (folder / STATE).unlink(missing_ok=True)
@@ -123,6 +125,9 @@ def load_run(folder: str, device: str = "cpu") -> Run:
     if not least <= recipe["max_length"] <= most:
         raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
     learned = read_learned(Path(folder), model, {*saved["learned"]} | added)
+    expected = saved.get("learned_sha256")  # earlier runs do not say
+    if expected not in (None, sha256_of([Path(folder, "learned.safetensors")])):
+        raise InputError(f"{folder}/learned.safetensors is not what was written; {MEND}")
     # Nothing is trained any more; but what was is computed in float32, where it can be
     freeze(model, {*saved["learned"]} if model.dtype != torch.float32 else set())
     model.load_state_dict(learned, strict=False)
@@ -201,6 +206,7 @@ FIELDS = {
     "weights.sha256": fields.text,
     "labels": fields.texts(2),
     "learned": fields.texts(1),
+    "learned_sha256": fields.optional(fields.text),
     "train_lengths": fields.optional(LENGTHS),
     "recipe.pool": fields.one_of(*POOLINGS),
     "recipe.dtype": fields.one_of("float32", "bfloat16", "int8"),

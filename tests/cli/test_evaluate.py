@@ -44,6 +44,14 @@ def test_on_the_test_texts_it_prints_and_writes_what_training_did(run, trained, 
     assert "20 of test.csv" in out and "longer than 6 tokens: their end was read" in out
 
 
+def test_of_the_file_it_was_trained_on_it_says_so(run, checkpoint):
+    Path("own.csv").write_text("".join(f"{w} {i},{w}\n" for i in range(20) for w in ("yes", "no")))
+    how = ["--freeze-trunk", "--epochs", 1, "--weights", checkpoint, "--data", "own.csv"]
+    assert run("train", *how, "--out", "r")[0] == 0
+    status, _, err = run("evaluate", "r", "--data", "own.csv")
+    assert status == 0 and "own.csv is what r was trained on: most of its texts are no test" in err
+
+
 def test_of_a_file_with_splits_and_of_a_folder_the_texts_for_testing_are_measured(run, trained):
     rows = [f"good {i}\tyes\t{['train', 'test'][i % 2]}" for i in range(10)]
     Path("data.tsv").write_text("\n".join(["text\tlabel\tsplit", *rows]))

@@ -258,6 +258,9 @@ BAD_RUNS = {
     "learned.safetensors cannot be read": lambda: Path("trained/learned.safetensors").write_bytes(
         Path("trained/learned.safetensors").read_bytes()[:-5]
     ),
+    "learned.safetensors is not what was written": lambda: save_file(
+        {"score.weight": torch.zeros(2, 24)}, "trained/learned.safetensors"
+    ),
     "does not fit": lambda: save_file(
         {"score.weight": torch.zeros(3, 24)}, "trained/learned.safetensors"
     ),

@@ -12,6 +12,7 @@ ENDS = {
     "raise InputError('a\\nb\\n' + 'c' * 9999)": (2, "error: a b " + "c" * 796 + " ...\n"),
     "raise MemoryError": (2, "error: not enough memory; try a smaller --batch-size"),
     "raise RuntimeError('CUDA out of memory. Tried to')": (2, "error: not enough memory"),
+    "raise RuntimeError('InvalidCxxCompiler: No working')": (2, "error: --compile: the C++"),
     "raise RuntimeError('a bug')": (1, "Traceback"),
     "open('/nowhere/at all')": (2, "error: /nowhere/at all: No such file or directory\n"),
     "raise KeyboardInterrupt": (130, "\ninterrupted\n"),
@@ -54,6 +55,14 @@ def test_whoever_asks_twice_does_not_wait_for_the_cleaning_up():
         "    finally: os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
     )
     assert ends(code) == (130, "")
+
+
+def test_while_it_ends_no_signal_is_listened_to_any_more():
+    code = (
+        "    import atexit; atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)"
+    )
+    assert ends(code) == (130, "\ninterrupted\n")
 
 
 def test_of_several_processes_the_first_speaks_of_being_stopped():

@@ -46,6 +46,9 @@ GOOD = {
     "windows.csv": ('\ufeff"text","label"\r\ngood,1\r\n', [("good", "1")]),
     "no header.csv": ('"good, really",pos\nbad,neg\n', [("good, really", "pos"), ("bad", "neg")]),
     "ints.jsonl": ('{"text":"\\t","label":1}\n\n{"label":-1,"text":""}', [("\t", "1"), ("", "-1")]),
+    "floats.csv": ("text,label\na,1.0\nb,-0.0\n", [("a", "1"), ("b", "-0")]),  # as pandas writes
+    "versions.csv": ("text,label\na,1.0\nb,beta\n", [("a", "1.0"), ("b", "beta")]),
+    "truth.jsonl": ('{"text":"a","label":true}', [("a", "True")]),
     "words.jsonl": ('\ufeff{"sentence":"\u2028é","label":"so so"}\r\n', [("\u2028é", "so so")]),
 }  # fmt: skip
 
@@ -80,7 +83,7 @@ BAD = [
     ("missing.jsonl", '{"text": "a"}\n', "line 1: the label is None"),
     ("null.jsonl", '{"text": "a", "label": null}', "line 1: the label is None"),
     ("float.jsonl", '{"text": "a", "label": 0.5}', "line 1: the label is 0.5"),
-    ("bool.jsonl", '{"text": "a", "label": true}', "line 1: the label is True"),
+    ("list.jsonl", '{"text": "a", "label": [1]}', "line 1: the label is [1]"),
     ("cut.jsonl", '{"text": "a", "label": 1}\n{"text": "b\n', "line 2: not JSON"),
     ("list.jsonl", '["a", 1]\n', "line 1: not an object"),
 ]
@@ -157,6 +160,11 @@ BAD_DATA = {  # what --data names, the files there, what the message says
     "two devs": ("", GOOD_FOLDER | {"dev.tsv": TEST, "valid.tsv": TEST}, "valid.tsv are both"),
     "bad line": ("", GOOD_FOLDER | {"dev.tsv": TEST + "b\n"}, "dev.tsv, line 5"),
     "odd split": ("data.tsv", {"data.tsv": SPLIT + "d\t1\tfinal\n"}, "split is 'final'"),
+    "no test in split": (
+        "data.tsv",
+        {"data.tsv": SPLIT.replace("test", "dev")},
+        "split names none",
+    ),
     "no split": ("data.tsv", {"data.tsv": SPLIT.replace("train", "", 1)}, "split is ''"),
 }
 
@@ -166,6 +174,14 @@ def test_data_that_cannot_be_learned_from_is_refused_by_name(name, files, says, 
     path = write(tmp_path, files) / name
     message = complaint(load_dataset, str(path), 0)
     assert str(path) in message and says in message
+
+
+def test_texts_that_are_in_train_too_are_told_of(tmp_path):
+    """Labels at random are learned by heart: a test on the same texts says nothing."""
+    files = {"train.tsv": rows(20), "dev.tsv": rows(4, name="a"), "test.tsv": rows(30)}
+    told = []
+    load_dataset(str(write(tmp_path, files)), seed=0, note=told.append)
+    assert "20 of 30 texts for test are in train, too" in told[-1] and "for dev" not in str(told)
 
 
 def test_twins_stay_on_the_same_side_of_a_split(tmp_path):

@@ -141,6 +141,7 @@ def shell(python, own_cache, tmp_path):
         f'"A {w} film, number {i}",{k}' for i in range(20) for w, k in (("good", 1), ("bad", 0))
     ]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *reviews, ""]))
+    (tmp_path / "others.csv").write_text("text,label\nA good play,1\nA bad play,0\n")
     (tmp_path / "benchmarks").mkdir()
     shutil.copy(ROOT / "benchmarks" / "typed.tsv", tmp_path / "benchmarks")
     env = os.environ | {

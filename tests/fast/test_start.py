@@ -38,6 +38,16 @@ def test_without_the_compiler_an_optimizer_computes_the_same():
     assert without == as_torch_does and loaded == "False"
 
 
+def test_a_signal_while_torch_loads_ends_the_program_in_one_line(tmp_path):
+    """And numpy is there by then: torch loads it, if it is not, and drops a signal on the way."""
+    stopped = "import os, signal, sys\nassert 'numpy' in sys.modules\n"
+    (tmp_path / "torch.py").write_text(stopped + "os.kill(os.getpid(), signal.SIGTERM)")
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    for command in ([str(ROOT / "train.py")], ["-m", "minigpt", "train"]):
+        done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (143, "\ninterrupted\n")
+
+
 def test_help_and_wrong_flags_are_answered_without_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     path = f"{tmp_path}{os.pathsep}{ROOT}"
