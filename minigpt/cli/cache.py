@@ -16,7 +16,7 @@ def cache(argv: list[str]) -> None:
         size, when = size_of(folder), time.localtime(used)
         line = f"{time.strftime('%Y-%m-%d %H:%M', when)}  {title_of(folder)}"
         if args.clear and not remove(folder, used):
-            line += ": not cleared; it may be being written, for a day, or is not yours to remove"
+            line += ": not cleared; a process may still write it (for a day), or it is not yours"
             size = 0
         total += size
         print(f"{size / 1e6:12,.1f} MB  {line}")

@@ -4,7 +4,7 @@ import importlib
 import sys
 
 from minigpt import __version__
-from minigpt.cli.program import Parser, errors_for_people
+from minigpt.cli.program import Parser, errors_for_people, load_torch
 
 # Each is a function in a file of its own, both of the same name, that is loaded when it is called:
 # what one of them needs, the others do not wait for
@@ -33,7 +33,10 @@ def main() -> None:
     )
     parser.add_argument("--version", action="version", version=f"minigpt {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
-    command(parser.parse_args(sys.argv[1:2]).command)(sys.argv[2:])
+    name = parser.parse_args(sys.argv[1:2]).command
+    if name != "train":  # which reads its flags first
+        load_torch()
+    command(name)(sys.argv[2:])
 
 
 def program() -> None:

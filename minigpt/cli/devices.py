@@ -5,8 +5,6 @@ import torch
 from minigpt.edge.errors import InputError
 from minigpt.fast.int8 import check_int8
 
-NAMES = "it can be auto, cpu, cuda or mps"
-
 
 def device_of(name: str) -> str:
     """Return the device that `--device` means; raise InputError for one that is not available."""
@@ -14,8 +12,9 @@ def device_of(name: str) -> str:
     if name == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if available[device])
     if not available.get(name):
-        known = "this machine or this build of torch has none" if name in available else NAMES
-        raise InputError(f"--device {name}: {known}")
+        missing = "this machine or this build of torch has none"
+        why = missing if name in available else "it can be auto, cpu, cuda or mps"
+        raise InputError(f"--device {name}: {why}")
     return name
 
 

@@ -43,8 +43,9 @@ def evaluate(argv: list[str]) -> None:
     _, note = voices()
     run = runs.load_run(args.run, device_of(args.device))
     examples = labelled(args.data, Reading.of(args), note)
-    if not any(e.split for e in examples) and os.path.abspath(args.data) == run.recipe.get("data"):
-        note(f"{args.data} is what {args.run} was trained on: most of its texts are no test")
+    whole = Path(args.data).is_file() and not any(e.split for e in examples)
+    if whole and os.path.abspath(args.data) == run.recipe.get("data"):
+        note(f"{args.data}: {args.run} was trained on most of these texts")
     if unknown := {e.label for e in examples} - {*run.labels}:
         raise InputError(
             f"--data {args.data} has the label {first_few(sorted(unknown))}, which {args.run} does "

@@ -190,12 +190,12 @@ def predict(argv: list[str]) -> None:
     args = parser.parse_intermixed_args(argv)
     own_process()
     run = load_run(args.run, device_of(args.device))
-    skipped, remarks = Skipped(), Remarks(run)
+    part, skipped, remarks = run.part, Skipped(), Remarks(run)
     try:
         for chunk in chunks_of(args, skipped):
             if chunk:
                 tokens = run.tokenize(chunk)
-                logits = run.part.logits_of(tokens)
+                logits = part.logits_of(tokens)
                 remarks.add(chunk, tokens)
                 for text, row in zip(chunk, logits.softmax(1).tolist(), strict=True):
                     print(answer(text, dict(zip(run.labels, row, strict=True)), args.json))

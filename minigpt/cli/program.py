@@ -74,6 +74,8 @@ def load_torch() -> None:
     import numpy  # noqa: F401
     import torch  # noqa: F401
 
+    import minigpt.runs  # noqa: F401, with most of what is loaded besides
+
 
 @contextlib.contextmanager
 def errors_for_people():
@@ -125,9 +127,12 @@ def signals_raised():
     before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
+    except SystemExit:  # Python's cleaning up is not worth waiting for, nor its traceback
+        before = dict.fromkeys(before, exit_immediately)
+        raise
     finally:
-        for number, handler in before.items():  # once it is ending, no other one is listened to
-            signal.signal(number, signal.SIG_IGN if received else handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def exit_immediately(number: int, _=None):

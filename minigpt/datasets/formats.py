@@ -47,10 +47,9 @@ def examples_of(rows: Iterable, name: str) -> list[Example]:
     labels = {e.label for e in examples}
     if fractions := fractions_among(labels):
         raise rating(name, fractions)
-    if all(re.fullmatch(r"-?\d+(\.0*)?", label) for label in labels):  # 4.0: see example_of
-        short = {label: label.partition(".")[0] for label in labels}
-        if short.keys() != {*short.values()}:
-            examples = [dataclasses.replace(e, label=short[e.label]) for e in examples]
+    numbers = all(re.fullmatch(r"-?\d+(\.0*)?", label) for label in labels)
+    if numbers and any("." in label for label in labels):  # 4.0: see example_of
+        examples = [dataclasses.replace(e, label=str(int(float(e.label)))) for e in examples]
     return examples
 
 
@@ -106,8 +105,8 @@ def example_of(record: dict, columns: Columns, where: str) -> Example:
         label = str(label)
     if not isinstance(label, str) or not label.strip():
         raise InputError(
-            f"{where}: the label is {label!r}, neither a word nor a whole number; is it in another "
-            "column? --label-column NAME"
+            f"{where}: the label is {label!r}, neither a word, a whole number nor true or false; "
+            "is it in another column? --label-column NAME"
         )
     extra = {
         name: str(record[column])

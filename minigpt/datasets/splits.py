@@ -64,22 +64,22 @@ def load_dataset(
     seen = {e.text for e in splits["train"]}
     for split in ("dev", "test"):
         if known := sum(e.text in seen for e in splits[split]):
-            of = f"{known} of {len(splits[split])} texts for {split}"
-            note(f"--data {name}: {of} are in train, too: they are no test of new ones")
+            of = f"{known} of {len(splits[split])} texts for {split} are in train, too"
+            note(f"--data {name}: {of}: accuracy on them says nothing about new ones")
     return Dataset(name, labels, **splits)
 
 
 def too_few(splits: dict[str, list[Example]]) -> str:
     """Return why a file could not be split, and what to do."""
     examples = [e for split in splits.values() for e in split]
+    if any(e.split for e in examples):
+        return "the column split names none; leave it out to have the texts split at random"
     if any(e.pair for e in examples):
         pairs = len({e.pair for e in examples} - {""})
         return (
             f"texts with the same value in the column pair stay together, and it has only {pairs} "
             "of them; rename the column, or say in a column split what each text is for"
         )
-    if any(e.split for e in examples):
-        return "the column split names none; leave it out to have the texts split at random"
     return "no label has enough of them; is text in the first column, label after it?"
 
 

@@ -33,6 +33,7 @@ def write(path: Path, content: str | dict[str, torch.Tensor], header: dict | Non
     try:
         folder.mkdir()
         if isinstance(content, str):
+            # Half a surrogate pair, in a label or a file's name, has no bytes in UTF-8
             new.write_text(content, encoding="utf-8", errors="backslashreplace")
         else:
             try:

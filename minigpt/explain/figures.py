@@ -170,7 +170,7 @@ def line(axes, x: list, rows: list[dict], colour: str, mark: str, label: str, in
 
 
 def chance_line(axes, y: float) -> None:
-    """Draw a dashed line, and say what it is."""
+    """Draw chance as a dashed line."""
     axes.axhline(y, color=INK, ls=DASHES, lw=1)
     right = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 9.5}
     axes.annotate("chance", (0.99, y), **right)

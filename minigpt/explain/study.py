@@ -250,7 +250,7 @@ class Study:
         return {s: with_bias(torch.from_numpy(t.lengths)[:, None]) for s, t in self.tokens.items()}
 
     def among_equal(self, logits, key: Callable) -> dict:  # (N, K)
-        """Return the accuracy on those texts of test for whose pair `key`, of ids, is the same."""
+        """Return the accuracy on the test texts whose pair has the same key(ids) twice."""
         ids, pairs = self.tokens["test"].ids, pairs_of(self.examples("test"))
         among = [i for a, b in pairs if key(ids[a]) == key(ids[b]) for i in (a, b)]
         if not among:

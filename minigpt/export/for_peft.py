@@ -17,8 +17,8 @@ HOW_TO_OPEN = """\
 from peft import PeftModel
 from transformers import AutoTokenizer, GPT2ForSequenceClassification
 base = GPT2ForSequenceClassification.from_pretrained(
-    {base!r}, id2label={labels}, pad_token_id={pad}, ignore_mismatched_sizes=True, dtype="float32"
-)
+    {base!r}, id2label={labels}, pad_token_id={pad}, ignore_mismatched_sizes=True
+).float()
 model = PeftModel.from_pretrained(base, {to!r}).eval()
 tokenizer = AutoTokenizer.from_pretrained({to!r})
 """

@@ -187,7 +187,7 @@ def depends_on(model: PartialClassifier, texts: Tokens, checkpoint: Checkpoint) 
     with torch.device("meta"):
         official = dict(GPT2(checkpoint.config).named_parameters())
     for name, tensor in model.transformer.named_parameters():
-        # Of a tuning method, while the head alone is trained
+        # Of a tuning method, while the head alone is trained (LoRA's B is zero then)
         if name not in official and not tensor.requires_grad:
             added.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     return {

@@ -53,14 +53,14 @@ def load(key: str, shape: tuple, dtype: str) -> np.ndarray | None:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         with open(folder / "states.npy", "rb") as file:
             sound = hashlib.file_digest(file, "sha256").hexdigest() == about["sha256"]
-        array = np.load(folder / "states.npy", mmap_mode="r") if sound else None
-        if sound and (array.shape, array.dtype) == (shape, np.dtype(dtype)):
+        array = np.lib.format.open_memmap(folder / "states.npy", mode="r") if sound else None
+        if sound and (array.shape, array.dtype.str) == (shape, dtype) and array.flags.c_contiguous:
             with contextlib.suppress(OSError):  # somebody else's may be read, but not marked
                 os.utime(folder)  # when it was last used
             return array
     except OSError:
         return None
-    except (EOFError, ValueError, KeyError, TypeError, RecursionError):
+    except Exception:  # whatever a file brings about that was damaged or forged
         pass
     discard(folder)
     return None

@@ -39,7 +39,8 @@ class TextClassifier:
 
     def __init__(self, folder: Path, run: Run):
         self.folder, self.labels, self._run = folder, list(run.labels), run
-        self._home = folder.absolute()  # also when the process is elsewhere later
+        self._home = folder.absolute()  # the process may change its folder
+        self._part = run.part  # int8 is refused here, where there is none
 
     def predict(self, texts: Iterable[str]) -> list[str]:
         """Return the most probable label of each of N texts.
@@ -55,7 +56,7 @@ class TextClassifier:
         >>> run.labels, run.probabilities(["A bore.", "A joy."]).round().tolist()
         (['bad', 'good'], [[1.0, 0.0], [0.0, 1.0]])
         """
-        return self._read(self._run.part.logits_of, texts, len(self.labels)).softmax(1).numpy()
+        return self._read(self._part.logits_of, texts, len(self.labels)).softmax(1).numpy()
 
     def vectors(self, texts: Iterable[str]) -> np.ndarray:  # -> (N, C)
         """Return the vector of each of N texts that the head is given: (N, C) float32.
@@ -64,7 +65,7 @@ class TextClassifier:
         (3, 256)
         """
         width = self._run.checkpoint.config.n_embd
-        return self._read(self._run.part.vectors_of, texts, width).numpy()
+        return self._read(self._part.vectors_of, texts, width).numpy()
 
     def _read(self, function: Callable, texts: Iterable[str], width: int) -> torch.Tensor:
         """Return a row of so many numbers for each text: none of no texts."""

@@ -1,7 +1,7 @@
 """A run's folder: what was trained, the weights it belongs to, and its results.
 
 metrics.json          how good it is
-run.json              the recipe, the labels, and the base weights by name and sha256
+run.json              the recipe, the labels, and by sha256 the base weights and what was trained
 learned.safetensors   the tensors that were trained, under their official names, and no others
 history.jsonl         a line for each evaluation
 state.safetensors     where it is, while it trains (journal.py)
@@ -9,6 +9,7 @@ state.safetensors     where it is, while it trains (journal.py)
 
 import dataclasses
 import functools
+import hashlib
 import json
 from pathlib import Path
 from shlex import quote
@@ -20,7 +21,6 @@ import torch
 
 from minigpt.checkpoints import read_head
 from minigpt.checkpoints.find import Checkpoint, describe, find_checkpoint, open_tokenizer
-from minigpt.checkpoints.hashes import sha256_of
 from minigpt.classifier import POOLINGS, Classifier
 from minigpt.data import Example, Tokens, tokenize
 from minigpt.edge import fields, files
@@ -65,7 +65,7 @@ class Run:
         return FrozenPart(self.model)
 
     def tokenize(self, texts: list[str]) -> Tokens:
-        """Return texts as the run reads them; of their labels, which are not known, the first."""
+        """Return texts as the run reads them; the first label stands in for theirs."""
         examples = [Example(text, self.labels[0]) for text in texts]
         how = self.max_length, self.append_end, self.keep
         return tokenize(examples, self.labels, self.tokenizer, *how)
@@ -100,7 +100,7 @@ def save_run(folder: Path, model: Classifier, metrics: dict) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / "learned.safetensors", learned)
-    run["learned_sha256"] = sha256_of([folder / "learned.safetensors"])
+    run["learned_sha256"] = digest_of(folder / "learned.safetensors")
     files.write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     files.write(folder / "run.json", json.dumps(run, indent=2) + "\n")
     (folder / STATE).unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def load_run(folder: str, device: str = "cpu") -> Run:
         raise InputError(f"{folder}/run.json: max_length is not from {least} to {most}")
     learned = read_learned(Path(folder), model, {*saved["learned"]} | added)
     expected = saved.get("learned_sha256")  # earlier runs do not say
-    if expected not in (None, sha256_of([Path(folder, "learned.safetensors")])):
+    if expected not in (None, digest_of(Path(folder, "learned.safetensors"))):
         raise InputError(f"{folder}/learned.safetensors is not what was written; {MEND}")
     # Nothing is trained any more; but what was is computed in float32, where it can be
     freeze(model, {*saved["learned"]} if model.dtype != torch.float32 else set())
@@ -134,6 +134,12 @@ def load_run(folder: str, device: str = "cpu") -> Run:
     tokenizer = open_tokenizer(checkpoint)
     lengths = saved.get("train_lengths")
     return Run(model.eval().to(device), tokenizer, labels, recipe, checkpoint, lengths)
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def base_of(folder: str, weights: dict) -> Checkpoint:

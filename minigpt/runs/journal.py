@@ -154,14 +154,14 @@ class Journal:
             self.pause(t, signals, every)
             yield t
 
-    def history_file(self, *more: dict) -> str:
+    def history_text(self, *more: dict) -> str:
         """Return what history.jsonl has."""
         return "".join(json.dumps(line) + "\n" for line in (*self.history, *more))
 
     def note_failure(self, why: str) -> None:
         """Say in the history that the training went wrong, for whoever opens the folder later."""
         if self.writes and self.step is not None:
-            text = self.history_file({"phase": self.phase, "failed": why})
+            text = self.history_text({"phase": self.phase, "failed": why})
             with contextlib.suppress(OSError):
                 files.write(self.folder / HISTORY, text)
 
@@ -181,9 +181,10 @@ class Journal:
         with self.writing():
             if self.step is not None:
                 files.write(self.folder / STATE, *state)
-                files.write(self.folder / HISTORY, self.history_file())
+                self.step = t.step
+                files.write(self.folder / HISTORY, self.history_text())
             else:  # the state first: with it, the folder can be resumed
-                contents = {STATE: state, HISTORY: self.history_file()}
+                contents = {STATE: state, HISTORY: self.history_text()}
                 self.folder = files.write_folder(self.folder, contents, self.numbered)
                 self.lock = files.lock(self.folder)
         self.step, self.saved_at = t.step, time.monotonic()
@@ -222,7 +223,7 @@ class Journal:
         """Have save(folder) write the results; nothing is left to resume afterwards."""
         if self.writes:
             with self.writing():
-                files.write(self.folder / HISTORY, self.history_file())
+                files.write(self.folder / HISTORY, self.history_text())
                 save(self.folder)
             self.step = None
 

@@ -49,7 +49,17 @@ def test_of_the_file_it_was_trained_on_it_says_so(run, checkpoint):
     how = ["--freeze-trunk", "--epochs", 1, "--weights", checkpoint, "--data", "own.csv"]
     assert run("train", *how, "--out", "r")[0] == 0
     status, _, err = run("evaluate", "r", "--data", "own.csv")
-    assert status == 0 and "own.csv is what r was trained on: most of its texts are no test" in err
+    assert status == 0 and "own.csv: r was trained on most of these texts" in err
+
+
+def test_of_the_folder_it_was_trained_on_only_the_texts_for_testing_are_read(run, checkpoint):
+    Path("own").mkdir()
+    for split in ("train", "test"):
+        rows = [f"{word} {split} {i}\t{word}\n" for i in range(20) for word in ("yes", "no")]
+        Path("own", f"{split}.tsv").write_text("text\tlabel\n" + "".join(rows))
+    how = ["--freeze-trunk", "--epochs", 1, "--weights", checkpoint, "--data", "own"]
+    assert run("train", *how, "--out", "r")[0] == 0
+    assert run("evaluate", "r", "--data", "own")[::2] == (0, "")
 
 
 def test_of_a_file_with_splits_and_of_a_folder_the_texts_for_testing_are_measured(run, trained):
@@ -145,6 +155,15 @@ def test_each_form_is_answered_by_its_text_column_and_gives_the_object_back(run,
             assert {k: v for k, v in answer.items() if k not in answered} == given
             assert answered["label"] == same["label"]
             assert answered["probability"] == pytest.approx(same["probability"], abs=1e-5)
+
+
+def test_an_answer_to_an_answer_keeps_the_label_that_was_given(run, trained):
+    Path("d.jsonl").write_text(json.dumps(OBJECTS[0]))
+    first = answers(run, "--file", "d.jsonl")
+    Path("answered.jsonl").write_text(json.dumps(first[0]))
+    (second,) = answers(run, "--file", "answered.jsonl")
+    assert second["given_label"] == "gold" and second["given_given_label"] == first[0]["label"]
+    assert second["given_probability"] == first[0]["probability"]
 
 
 def test_without_json_the_lines_are_those_of_plain_texts(run, trained):

@@ -57,12 +57,10 @@ def test_whoever_asks_twice_does_not_wait_for_the_cleaning_up():
     assert ends(code) == (130, "")
 
 
-def test_while_it_ends_no_signal_is_listened_to_any_more():
-    code = (
-        "    import atexit; atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
-        "    os.kill(os.getpid(), signal.SIGINT)"
-    )
-    assert ends(code) == (130, "\ninterrupted\n")
+@pytest.mark.parametrize("how", ["os.kill(os.getpid(), signal.SIGINT)", "raise Stopped(2)"])
+def test_a_signal_while_python_cleans_up_ends_it_without_another_word(how):
+    again = "    import atexit; atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+    assert ends(f"{again}    {how}") == (130, "\ninterrupted\n")
 
 
 def test_of_several_processes_the_first_speaks_of_being_stopped():

@@ -69,7 +69,7 @@ def test_conditioned_vectors_are_standardized_and_have_a_constant():
     x = x.double()
     z = x @ A.T
     shared = z.mean(0) / z.mean(0).norm()
-    assert abs(z.mean(0).norm() - 1) < 1e-6  # the bias that `score` does not have
+    assert abs(z.mean(0).norm() - 1) < 1e-5  # the bias that `score` does not have
     assert (z @ shared).std() < 0.1  # all but constant
     across = z - (z @ shared)[:, None] * shared
     assert across.std(0).min() > 0.7 and across.std(0).max() < 1.3

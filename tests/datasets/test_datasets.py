@@ -46,7 +46,7 @@ GOOD = {
     "windows.csv": ('\ufeff"text","label"\r\ngood,1\r\n', [("good", "1")]),
     "no header.csv": ('"good, really",pos\nbad,neg\n', [("good, really", "pos"), ("bad", "neg")]),
     "ints.jsonl": ('{"text":"\\t","label":1}\n\n{"label":-1,"text":""}', [("\t", "1"), ("", "-1")]),
-    "floats.csv": ("text,label\na,1.0\nb,-0.0\n", [("a", "1"), ("b", "-0")]),  # as pandas writes
+    "floats.csv": ("text,label\na,1.0\nb,-0.0\n", [("a", "1"), ("b", "0")]),  # as pandas writes
     "versions.csv": ("text,label\na,1.0\nb,beta\n", [("a", "1.0"), ("b", "beta")]),
     "truth.jsonl": ('{"text":"a","label":true}', [("a", "True")]),
     "words.jsonl": ('\ufeff{"sentence":"\u2028é","label":"so so"}\r\n', [("\u2028é", "so so")]),
@@ -177,7 +177,7 @@ def test_data_that_cannot_be_learned_from_is_refused_by_name(name, files, says, 
 
 
 def test_texts_that_are_in_train_too_are_told_of(tmp_path):
-    """Labels at random are learned by heart: a test on the same texts says nothing."""
+    """Labels at random are learned by heart: accuracy on the same texts says nothing."""
     files = {"train.tsv": rows(20), "dev.tsv": rows(4, name="a"), "test.tsv": rows(30)}
     told = []
     load_dataset(str(write(tmp_path, files)), seed=0, note=told.append)

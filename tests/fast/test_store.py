@@ -1,5 +1,7 @@
 """What is stored on disk: whole or not there, bounded, and never trusted unread."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -115,10 +117,28 @@ def test_what_a_killed_process_left_goes_after_a_day_if_room_is_needed(own_cache
             os.utime(path, (time.time() - age,) * 2)
     put(A)
     assert len(list(states.iterdir())) == 3
-    assert not cache.remove(states / ".new-young", time.time() - 60)  # which `cache --clear` tells
     monkeypatch.setenv("MINIGPT_CACHE_LIMIT", "0")
     put(B)
     assert {p.name for p in states.iterdir()} == {B, ".new-young"}
+
+
+@pytest.mark.parametrize("forge", ["zip", "header", "transposed", "another shape"])
+def test_a_forged_array_with_the_right_hash_is_removed(forge):
+    put(A)
+    folder = cache.states_folder() / A
+    array = np.load(folder / "states.npy")
+    if forge == "zip":
+        with open(folder / "states.npy", "wb") as file:
+            np.savez(file, array)
+    elif forge == "header":
+        whole = (folder / "states.npy").read_bytes()
+        (folder / "states.npy").write_bytes(whole.replace(b"(30, 5)", b"(30, 5\n"))
+    else:
+        other = np.asfortranarray(array) if forge == "transposed" else array[1:]
+        np.save(folder / "states.npy", other)
+    digest = hashlib.sha256((folder / "states.npy").read_bytes()).hexdigest()
+    (folder / "about.json").write_text(json.dumps({"title": A, "sha256": digest}))
+    assert cache.load(A, SHAPE, "<f4") is None and not folder.exists()
 
 
 def test_what_cannot_be_read_is_not_removed(own_cache, monkeypatch):

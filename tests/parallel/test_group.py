@@ -117,12 +117,10 @@ def end(processes: list[subprocess.Popen]) -> None:
 
 
 def test_a_process_alone_is_a_group_of_one():
-    assert GROUP_OF_ONE.share([1, 2, 3]) == [1, 2, 3]
-    assert GROUP_OF_ONE.all_agree(True) and not GROUP_OF_ONE.all_agree(False)
-    assert list(GROUP_OF_ONE.map(lambda batch: torch.tensor(batch), [[1], [2, 3]]))[1].tolist() == [
-        2,
-        3,
-    ]
+    alone = GROUP_OF_ONE
+    assert alone.share([1, 2, 3]) == [1, 2, 3]
+    assert alone.all_agree(True) and not alone.all_agree(False)
+    assert list(alone.map(lambda batch: torch.tensor(batch), [[1], [2, 3]]))[1].tolist() == [2, 3]
 
 
 def test_a_group_of_one_trains_as_the_core_does_without_a_group():

@@ -165,6 +165,8 @@ def test_bad_texts_and_names_are_input_errors(run, checkpoint, texts):
                 answer(given)
     assert made.predict([]) == []
     assert (made.probabilities([]).shape, made.vectors([]).shape) == ((0, 2), (0, 24))
+    with pytest.raises(minigpt.InputError, match="cuda:0: it can be auto, cpu"):
+        minigpt.load(made.folder, device="cuda:0")
     for call in (minigpt.load, minigpt.trunk):
         with pytest.raises(minigpt.InputError):
             call("nowhere")

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from minigpt.config import GPT2Config
+from minigpt.edge import files
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2, attention
 from minigpt.tokenizer import END_OF_TEXT, load_tokenizer
@@ -39,7 +40,6 @@ MICRO = 8  # windows at once; BATCH / MICRO gradients are added up
 PEAK = 3e-3  # learning rate
 WARM_UP, DECAY = 0.02, 0.4  # shares of the steps
 WEIGHT_DECAY = 0.1  # of the matrices of the blocks
-SPLIT = 2  # of every four reviews, so many are split into sentences
 SEED = 0
 # Snapshots of the model are kept in state/, at the start and at these numbers of tokens seen
 SNAPSHOTS = [1e6 * m for m in (0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 23, 32, 46, 64, 92)]
@@ -48,15 +48,16 @@ SNAPSHOTS = [1e6 * m for m in (0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 23, 32, 46, 64, 92
 def read_reviews(files: list[str]) -> tuple[list[str], list[str]]:
     """Return the texts to learn from, and those of one review in a hundred, held out.
 
-    Texts come in many forms, and the model should know them all. SPLIT of every four reviews are
+    Texts come in many forms, and the model should know them all. Two of every four reviews are
     split into sentences, each a text of its own: what follows its end is the next thing that the
     reviewer has to say. And every second one is spelled as in older corpora: lower case, spaces
-    around punctuation, no hyphens, no final stop ("it 's far fetched , is n't it").
+    around punctuation, no hyphens, no final stop ("it 's far fetched , is n't it"). Those held out
+    are all of the form that is both.
     """
     lines = [line for f in files for line in Path(f).read_text(encoding="utf-8").splitlines()]
     texts, held_out = [], []
     for i, text in enumerate(lines):
-        sentences = re.split(r"(?<=[.!?])\s+", text) if i % 4 < SPLIT else [text]
+        sentences = re.split(r"(?<=[.!?])\s+", text) if i % 4 < 2 else [text]
         if i % 2 == 0:
             sentences = [plain for text in sentences if (plain := plain_form(text))]
         (texts if i % 100 else held_out).extend(sentences)
@@ -177,7 +178,7 @@ def held_out_loss(model: GPT2, ids: np.ndarray, most: int) -> float:
 
 
 def pretrain(ids: np.ndarray, held_out: np.ndarray, tokens: float, out: Path) -> dict:
-    """Pre-train from the last state, or from the start where there is none; return the end."""
+    """Pre-train from the last state, or from the start if there is none; return how it ended."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
     model = initialize(GPT2(CONFIG), SEED).eval().to(device)  # eval: no dropout, so much is new
@@ -225,7 +226,7 @@ def pretrain(ids: np.ndarray, held_out: np.ndarray, tokens: float, out: Path) ->
             recent = []
             bar.set_postfix(loss=progress["loss"], held_out=progress["held_out"])
             lines.append(json.dumps(progress) + "\n")
-            history.write_text("".join(lines))
+            files.write(history, "".join(lines))
             if last or time.monotonic() - saved > 300:
                 save_state(state, model, optimizing, progress)
                 save_trunk(model, out, torch.float16)
