@@ -21,7 +21,6 @@ TRIALS = {
     "steps of 16 windows": {"BATCH": 16},
     "steps of 64 windows": {"BATCH": 64},
     "falling over the last 80 %": {"DECAY": 0.8},
-    "weight decay 0": {"WEIGHT_DECAY": 0.0},
     "weight decay 0.3": {"WEIGHT_DECAY": 0.3},
     "another seed": {"SEED": 1},
 }
