@@ -29,7 +29,9 @@ def skewed_vectors(n=600, channels=40) -> torch.Tensor:
     random = torch.Generator().manual_seed(0)
     scale = torch.ones(channels)
     scale[:3] = torch.tensor([300.0, 50.0, 1e-3])
-    return (torch.randn(n, channels, generator=random) + 30 * torch.rand(channels, generator=random)) * scale
+    return (
+        torch.randn(n, channels, generator=random) + 30 * torch.rand(channels, generator=random)
+    ) * scale
 
 
 # ---- The vectors ----
