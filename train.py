@@ -1,7 +1,8 @@
 """Train a classifier on the last token of a GPT-2: `python train.py --freeze-trunk`.
 
-Read from top to bottom: data goes text -> ids -> hidden states -> one pooled vector -> logits. What
-it calls of the packages builds on the core: the comments say on what.
+Read from top to bottom: data goes text -> ids -> hidden states -> one pooled vector -> logits. The
+packages that it calls do what the core does, faster and with files: the comments name the core's
+own. (tests/core/test_alone.py is the same job by the core alone.)
 """
 
 import sys
@@ -51,7 +52,7 @@ def job(typed, clock, group):
     if group.rank == 0 and not typed.resume:
         out = check_output_folder(typed.out)
 
-    # 1. Load the trunk as pre-training left it (weights.py), its tokenizer, and the texts.
+    # 1. Load the trunk as pre-training left it (weights.load_trunk), its tokenizer, and the texts.
     #    `typed` are the flags as typed, `settings` the same with every default filled in
     checkpoint = find_checkpoint(typed.weights)
     dataset = load_dataset(typed.data, typed.seed, Reading.of(typed), note)
@@ -66,7 +67,7 @@ def job(typed, clock, group):
     policy = typed.freeze_trunk, typed.train_last, typed.train_only
     names = added or names_to_train(model.transformer, *policy)
     freeze(model, names)
-    check_frozen_part(model)  # --dtype int8 is for that alone
+    check_frozen_part(model)  # --dtype int8 is for frozen blocks alone
     if typed.compile:
         compile_blocks(model.transformer)
 
@@ -81,8 +82,8 @@ def job(typed, clock, group):
     say(f"\n{runs.table(model, added)}\n")
     clock.lap("load")
 
-    # 4. Run the frozen part once over all texts, and train what comes after it: with a frozen trunk
-    #    head.fit_head on its vectors, else fit.fit on the model, from its first trained block on
+    # 4. Run the frozen part once over all texts (as head.vectors_of), and train what comes after:
+    #    head.fit_head on the vectors, or fit.fit on the model, from its first trained block on
     folder = out or runs.run_name(settings, dataset.name)
     data = runs.sha256_of_data(dataset.labels, *splits)
     torch.manual_seed(typed.seed + group.rank)  # each process has its own dropout

@@ -27,8 +27,9 @@ class Example:
 class Tokens:
     """Texts as token ids, and their classes.
 
-    This is what training and evaluation ask of examples, whatever serves them: `labels`, `lengths`
-    (texts of similar length share a batch), `sizes` (what a text adds to a batch) and `batch`.
+    This is what training and evaluation ask of examples, whatever serves them (as `head.Vectors`):
+    `labels`, `lengths` (texts of similar length share a batch), `sizes` (how much of a batch for
+    reading a text takes: here its tokens; as a vector, one row) and `batch`.
     """
 
     ids: list[np.ndarray]  # one array per text, none empty
@@ -44,7 +45,7 @@ class Tokens:
 
     @property
     def sizes(self) -> np.ndarray:  # (N,)
-        """What each text adds to a batch: a row for each of its tokens."""
+        """How much of a batch each text takes: a row for each of its tokens."""
         return self.lengths
 
     def batch(self, indices: np.ndarray):  # (B,) -> ((B, T), (B,)), (B,)
@@ -89,7 +90,8 @@ def shuffled_batches(lengths: np.ndarray, size: int, seed: int, epoch: int) -> l
     """Return the texts of each batch of an epoch, by index: of similar length, in random order.
 
     Texts are shuffled, sorted by length within chunks of 50 batches, cut, and the batches shuffled:
-    little padding, and other batches in every epoch.
+    little padding, and other batches in every epoch (but for texts that are all in one chunk: then
+    only their order differs, and that of equal lengths).
     """
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(lengths))

@@ -16,7 +16,7 @@ from torch import nn
 from minigpt.data import TOKENS_AT_ONCE, shuffled_batches, token_batches
 from minigpt.freeze import train_mode, trainable
 
-# N texts, K classes
+# N texts, B of them in a batch, K classes; P heads that are trained side by side (head.py)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Recipe:
     epochs: int
     batch_size: int  # texts at once
     lr: float  # the highest learning rate
-    weight_decay: float | tuple[float, ...]  # several: see head.py
+    weight_decay: float | tuple[float, ...]  # several for heads alone: see head.py
     warmup: float  # share of the steps in which the learning rate rises
     clip: float  # the largest norm of the gradient, over all parameters together
     accumulate: int  # batches per step
@@ -74,7 +74,7 @@ class Training:
 
 
 class Alone:
-    """What several processes do differently, for one: `parallel/` has it for several."""
+    """One process, which does all of the work: parallel.Group stands in its place for several."""
 
     def share(self, texts):
         """Return the part of a batch that this process computes."""
@@ -94,18 +94,20 @@ ALONE = Alone()
 def fit(t: Training, train, dev, group=ALONE):
     """Train, and yield after each step and each evaluation: the caller may save, show or stop.
 
-    `train` and `dev` are examples that serve batches, such as `Tokens`. An epoch that was left in
-    the middle continues with its next step. Epoch 0 is the start.
+    As a generator it goes only as far as it is asked to: `train_to_end` asks for all. `train` and
+    `dev` are examples that serve batches, such as `Tokens`. An epoch that was left in the middle
+    continues with its next step. Epoch 0 is the start.
 
     What the last epoch leaves is kept. The rate has fallen almost to 0 by then, and no epoch is
     chosen by dev: the lowest loss on dev often comes early, when the model is less sure of itself,
     of its mistakes too, while later epochs are right as often or more; and on a small dev set the
-    best of many accuracies is mostly luck. docs/tuning.md has the three compared.
+    best of many accuracies is mostly luck (head.py chooses one of six, not of every epoch).
+    docs/tuning.md has the three compared.
     """
     if not t.history:
         validate(t, dev, group)
         yield t
-    for epoch in range(len(t.history), t.recipe.epochs + 1):  # epoch 0 was the start
+    for epoch in range(len(t.history), t.recipe.epochs + 1):  # history has a line for each one done
         train_mode(t.model)
         taken = t.step - (epoch - 1) * t.steps_per_epoch  # steps of this epoch, before it was left
         for batches in steps_of(train, t.recipe, epoch)[taken:]:
@@ -113,6 +115,12 @@ def fit(t: Training, train, dev, group=ALONE):
             yield t
         validate(t, dev, group)
         yield t
+
+
+def train_to_end(t: Training, train, dev) -> None:
+    """Train without a stop."""
+    for _ in fit(t, train, dev):
+        pass
 
 
 def steps_of(examples, recipe: Recipe, epoch: int) -> list[list[np.ndarray]]:
@@ -139,8 +147,8 @@ def loss_of(t: Training, logits, labels, reduction="mean") -> torch.Tensor:  # (
 def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> None:
     """Take one gradient step over batches of texts.
 
-    Each text has the same weight, however the step is cut into batches, and those into the shares
-    of several processes.
+    Each text has the same weight (or that of its class), however the step is cut into batches, and
+    those into the shares of several processes.
     """
     device = t.parameters[0].device
     total, n = torch.zeros((), device=device), sum(map(len, batches))
@@ -164,8 +172,8 @@ def take_step(t: Training, examples, batches: list[np.ndarray], group=ALONE) -> 
 def validate(t: Training, dev, group=ALONE) -> None:
     """Evaluate on dev, before training or after an epoch, and add a line to the history.
 
-    Of several heads, the line has the one with the lowest loss on dev, and the loss on train is
-    the mean of all. That is the mean of the steps' losses: nothing in train is read again.
+    The loss on train is the mean of the steps' losses: nothing in train is read again. Of P heads,
+    it is their mean, and the other figures are those of the head with the lowest loss on dev.
     """
     line = {"epoch": len(t.history), "step": t.step}
     if t.losses:
@@ -228,9 +236,3 @@ def to_device(inputs, device: torch.device) -> list:
     if device.type == "cuda":
         inputs = [x.pin_memory() if torch.is_tensor(x) and not x.is_cuda else x for x in inputs]
     return [x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in inputs]
-
-
-def train_to_end(t: Training, train, dev) -> None:
-    """Train without a stop."""
-    for _ in fit(t, train, dev):
-        pass

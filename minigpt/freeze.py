@@ -72,7 +72,7 @@ def train_mode(model: nn.Module) -> None:
     dropout on embeddings, which is in the trunk and follows the embeddings. (Where the whole trunk
     is frozen, `fit` sees only the head: see head.py.)
     """
-    for module in model.modules():  # parents before children, which thus have the last word
+    for module in model.modules():  # parents first: `train` sets their children, too
         if parameters := list(module.parameters()):
             module.train(any(p.requires_grad for p in parameters))
         if isinstance(module, GPT2):

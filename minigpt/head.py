@@ -17,7 +17,7 @@ from minigpt.classifier import Classifier
 from minigpt.data import Tokens
 from minigpt.fit import Recipe, Training, read_all, train_to_end
 
-# N texts, B of them in a batch, C channels, K classes
+# N texts, B of them in a batch, C channels, K classes, P heads side by side
 
 # The defaults of `train.py --freeze-trunk`. How much weight decay suits depends on the texts, so
 # that a head is trained with each of these, all on the same batches, and dev chooses one. The rest
@@ -73,8 +73,9 @@ def conditioner(vectors: Vectors) -> torch.Tensor:  # -> (C, C)
 
     A few channels of GPT-2's hidden states are enormous, and all vectors have almost the same
     direction: the gradient sees little else. So A divides each channel by its standard deviation,
-    and then shrinks the one direction that all vectors share, their mean, to length 1 at most,
-    where it serves as the bias that `score` does not have. A is invertible and has no offset:
+    and then shrinks the vectors along u, the direction of their mean, until the mean has length 1
+    at most. What V has along u adds nearly the same to every text: the bias which `score` does not
+    have, and now it is learned as easily as the rest. A is invertible and has no offset:
     whatever is learned as V on A x is the plain matrix V A on x.
     """
     total, squares, n = 0.0, 0.0, len(vectors)
@@ -120,15 +121,17 @@ def fit_head(
 ) -> Training:
     """Train `score`, (C -> K) without a bias, on vectors; return the training at its end.
 
-    A head is trained with each weight decay of the recipe, and that with the lowest loss on dev
-    at the end is taken. They share their batches, and a norm if the gradient is clipped; without
-    clipping, one that is trained alone ends at the same place, but for Adam's epsilon.
+    `score` itself takes no step: the matrices V of `ConditionedHeads` do, and the best of them is
+    written into it as V A. A head is trained with each weight decay of the recipe, and that with
+    the lowest loss on dev at the end is taken. They share their batches, and a norm if the gradient
+    is clipped; without clipping, one that is trained alone ends at the same place, but for Adam's
+    epsilon.
 
     `loop` goes through the steps of `fit`; hand in another to save or show them on the way.
     """
     decays = recipe.weight_decay
     decays = decays if isinstance(decays, tuple) else (decays,)
-    # AdamW multiplies by 1 - rate * decay: too large a one diverges
+    # AdamW multiplies by 1 - rate * decay, which must not change the sign
     decays = tuple(d for d in decays if recipe.lr * d < 1) or decays[-1:]
     heads = ConditionedHeads(conditioner(train), score.out_features, len(decays))
     heads.to(score.weight.device)

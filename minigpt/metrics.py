@@ -78,6 +78,6 @@ def summarize(logits, examples: list[Example], labels: tuple[str, ...]) -> dict:
             if pairs:
                 same_kind = [examples[i] for i in of_kind]
                 ordered, of_them = pairs_in_order(logits[of_kind], same_kind, labels)
-                if of_them:  # twins may be of different kinds
+                if of_them:  # the two of a pair may differ in kind
                     figure["pairs"] = ordered / of_them
     return figures

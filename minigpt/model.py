@@ -13,14 +13,15 @@ from torch import nn
 from minigpt.config import GPT2Config
 
 # B texts in a batch, T tokens, C channels (n_embd), H heads, D = C // H, V vocabulary
-# P tokens already in the past, S = P + T tokens that can be attended to
+# P tokens already in the past, S = P + T tokens that can be attended to: without a past, S = T
 
 
 def attention(q, k, v, dropout=0.0):  # (B, H, T, D), (B, H, S, D) x 2 -> (B, H, T, D)
     """Causal attention as in the formula: softmax(q kᵀ / √D) v (Vaswani et al. 2017).
 
-    The queries are those of the last T of the S tokens. Each token attends to itself and to what
-    came before. In a batch padded on the right, the padding comes after: no real token sees it.
+    Each token attends to itself and to what came before. (S > T in generation, and with a prefix:
+    then the queries are those of the last T tokens.) In a batch padded on the right, the padding
+    comes after: no real token sees it.
     """
     T, S = q.size(-2), k.size(-2)
     # Row t is token P + t of S: it sees columns 0 to P + t, and P is 0 without a past
@@ -64,7 +65,7 @@ class Past:
 class Linear(nn.Module):
     """x W + b, with W stored (in, out) as in the official files (where it is named Conv1D)."""
 
-    # Up to 25 % faster than x @ W + b; or another function of the same signature, see fast/
+    # F.linear is up to 25 % faster than x @ W + b; fast/ has another function of this signature
     product = staticmethod(F.linear)
 
     def __init__(self, inputs: int, outputs: int):
@@ -82,7 +83,7 @@ class Attention(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.n_head = config.n_head
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd)  # to q, k and v, side by side
         self.c_proj = Linear(config.n_embd, config.n_embd)
         self.attn_pdrop = config.attn_pdrop
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
@@ -115,7 +116,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP: each reads a normalized copy and adds to the residual stream."""
+    """Attention, then MLP: each reads a normalized copy of x and adds to x, the residual stream.
+
+    (Vaswani et al. normalize afterwards: then x itself is changed by every block.)
+    """
 
     def __init__(self, config: GPT2Config):
         super().__init__()
@@ -136,8 +140,8 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # of tokens
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)  # of positions, learned as well
         self.drop = nn.Dropout(config.embd_pdrop)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)

@@ -1,8 +1,8 @@
 """Official safetensors <-> parameters: open, load, save.
 
-The official layout is our layout: no tensor is renamed, transposed or copied, and those of a
-float32 file are mapped from disk as they are. Expects valid files: `minigpt.checkpoints` verifies
-those that come from outside. Knows nothing of text or labels.
+The official layout is our layout: no tensor is transposed or renamed (but for a prefix), and those
+of a float32 file are not even copied, but mapped from disk. Expects valid files:
+`minigpt.checkpoints` verifies those that come from outside. Knows nothing of text or labels.
 """
 
 import dataclasses
@@ -60,8 +60,8 @@ def shards_of(path: Path) -> list[Path]:
 def load_trunk(folder: Path, dropout: float | None = None) -> GPT2:
     """Open config.json and model.safetensors of a folder as a model in eval mode.
 
-    Its parameters *are* the mapped file, privately: whatever is trained changes memory, and never
-    the file. `dropout` replaces the three rates of config.json.
+    Of a float32 file, its parameters *are* the mapped file, copy on write: what is trained is
+    copied as it changes, and the file never does. `dropout` replaces the rates of config.json.
     """
     fields = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
     config = GPT2Config.from_json(fields)
