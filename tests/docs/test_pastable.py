@@ -57,7 +57,7 @@ NOT_RUN = {
     "python3 -m venv .venv && . .venv/bin/activate": "makes an environment to install into",
     'pip install -c constraints.txt -e ".[explain]"': "installs, from a network",
     "python benchmarks/methods.py mirrored sst2 path/to/trec": "takes an hour",
-    "python benchmarks/which_epoch.py mirrored": "takes minutes",
+    "python benchmarks/which_epoch.py mirrored sst2 path/to/trec": "takes a quarter of an hour",
     "pip install .": "tests/test_installed.py does",
     "pip install coverage": "installs, from a network",
     "coverage run -m pytest -n 2": "the suite would run itself",
