@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from minigpt.config import GPT2Config
-from minigpt.edge import files
+from minigpt.edge.files import write
 from minigpt.language.initialize import initialize
 from minigpt.model import GPT2, attention
 from minigpt.tokenizer import END_OF_TEXT, load_tokenizer
@@ -226,7 +226,7 @@ def pretrain(ids: np.ndarray, held_out: np.ndarray, tokens: float, out: Path) ->
             recent = []
             bar.set_postfix(loss=progress["loss"], held_out=progress["held_out"])
             lines.append(json.dumps(progress) + "\n")
-            files.write(history, "".join(lines))
+            write(history, "".join(lines))
             if last or time.monotonic() - saved > 300:
                 save_state(state, model, optimizing, progress)
                 save_trunk(model, out, torch.float16)
